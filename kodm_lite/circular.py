@@ -1,0 +1,155 @@
+"""Angles: wrapping, differences, order parameters, and images as phases.
+
+All angles are in radians, on the circle [-pi, pi).  Chapter 1 of the book derives what is here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = [
+    "angle_difference",
+    "image_to_phase",
+    "order_parameter",
+    "phase_to_image",
+    "to_uint8",
+    "validate_phases",
+    "wrap",
+]
+
+TWO_PI = 2 * math.pi
+
+# 2 pi as a sum of two numbers: the first has so few bits that multiples of it are exact, so that
+# reducing an angle loses no digits (Cody and Waite).  First entry: exact part; second: remainder.
+_TWO_PI_PARTS = {
+    torch.float64: (6.283185303211212, 3.968374318722162e-09),
+    torch.float32: (6.28125, 0.001935307179586477),
+}
+
+
+def wrap(x: Tensor) -> Tensor:
+    """The angle in [-pi, pi) that is equal to ``x`` up to a multiple of 2 pi.
+
+    Angles that already lie there come back unchanged to the last bit, and the gradient is 1 everywhere.
+
+    Args:
+        x: angles in radians, any shape, any floating dtype.
+
+    Returns:
+        Angles in [-pi, pi), same shape and dtype.
+
+    >>> wrap(torch.tensor([0.5, 4.0, -7.0]))
+    tensor([ 0.5000, -2.2832, -0.7168])
+    """
+    high, low = _TWO_PI_PARTS.get(x.dtype, (TWO_PI, 0.0))
+    turns = torch.floor(x.detach() / TWO_PI + 0.5)
+    y = x - turns * high - turns * low
+    # Rounding can leave y one unit in the last place outside; a whole turn brings it back.
+    y = torch.where(y >= math.pi, y - TWO_PI, y)
+    return torch.where(y < -math.pi, y + TWO_PI, y)
+
+
+def angle_difference(a: Tensor, b: Tensor) -> Tensor:
+    """The shortest signed rotation from ``b`` to ``a``: ``wrap(a - b)``, in [-pi, pi).
+
+    >>> angle_difference(torch.tensor(3.0), torch.tensor(-3.0))
+    tensor(-0.2832)
+    """
+    return wrap(a - b)
+
+
+def order_parameter(theta: Tensor, dim: int | Sequence[int] | None = None, keepdim: bool = False) -> Tensor:
+    r"""The complex order parameter :math:`z = r e^{i\psi} = \langle e^{i\theta_j} \rangle_j`.
+
+    Its modulus r is 0 for phases spread evenly and 1 for equal phases; its argument is their mean direction.
+
+    Args:
+        theta: phases in radians.
+        dim: dimensions to average over; all of them by default.
+        keepdim: keep the averaged dimensions with length 1.
+
+    Returns:
+        Complex tensor.  Source: Kuramoto 1975; Mardia and Jupp 2000, section 2.2.  Book: chapter 1.
+
+    >>> order_parameter(torch.tensor([0.0, torch.pi / 2]))
+    tensor(0.5000+0.5000j)
+    """
+    dims = tuple(range(theta.ndim)) if dim is None else dim
+    return torch.complex(theta.cos().mean(dims, keepdim), theta.sin().mean(dims, keepdim))
+
+
+def image_to_phase(x: Tensor, scale: float = 0.9) -> Tensor:
+    """Grey values in [-1, 1] as phases in [-scale pi, scale pi].
+
+    ``scale`` < 1 leaves a gap between black and white, which would otherwise be the same angle.
+
+    Args:
+        x: image, any shape, values in [-1, 1].
+        scale: share of the half circle that is used, in (0, 1].
+
+    Raises:
+        ValueError: values outside [-1, 1], for instance bytes, or a scale outside (0, 1].
+
+    Source: arXiv 2509.15328, experiments (scale 0.9).  Book: chapter 1.
+    """
+    _check_scale(scale)
+    if not torch.is_floating_point(x):
+        raise ValueError(f"image_to_phase: got dtype {x.dtype}, expected a floating image; try x.float() / 127.5 - 1")
+    low, high = float(x.min()), float(x.max())
+    if not (low >= -1.0 - 1e-6 and high <= 1.0 + 1e-6):  # written so that NaN fails too
+        raise ValueError(
+            f"image_to_phase: got values from {low:.4g} to {high:.4g}, expected [-1, 1]; "
+            "try x / 127.5 - 1 for bytes, 2 * x - 1 for values in [0, 1]"
+        )
+    return x * (scale * math.pi)
+
+
+def phase_to_image(theta: Tensor, scale: float = 0.9) -> Tensor:
+    """Phases as grey values in [-1, 1]; angles in the gap become the nearer of black and white.
+
+    Inverse of :func:`image_to_phase`.
+    """
+    _check_scale(scale)
+    return (wrap(theta) / (scale * math.pi)).clamp(-1.0, 1.0)
+
+
+def to_uint8(theta: Tensor, scale: float = 0.9) -> Tensor:
+    """Phases as bytes 0 to 255, rounded to the nearest (not truncated)."""
+    return ((phase_to_image(theta, scale) + 1) * 127.5).round().to(torch.uint8)
+
+
+def validate_phases(theta: Tensor, name: str = "theta") -> None:
+    """Refuse what cannot be phases in radians: wrong dtype, NaN, infinity, angles that look like degrees.
+
+    Args:
+        theta: what a user passed where phases in [-pi, pi) are expected; a few turns more are tolerated.
+        name: the argument's name for the message.
+
+    Raises:
+        ValueError: says what was got, what was expected and what to try.
+    """
+    if not isinstance(theta, Tensor):
+        raise ValueError(f"{name}: got {type(theta).__name__}, expected a torch tensor; try torch.as_tensor({name})")
+    if theta.dtype not in _TWO_PI_PARTS:
+        raise ValueError(f"{name}: got dtype {theta.dtype}, expected float32 or float64; try {name}.float()")
+    if theta.numel() == 0:
+        raise ValueError(f"{name}: got an empty tensor of shape {tuple(theta.shape)}, expected at least one phase")
+    largest = float(theta.abs().max())  # NaN and infinity survive max
+    if not math.isfinite(largest):
+        raise ValueError(
+            f"{name}: got NaN or infinity, expected finite phases; try torch.isfinite({name}) to find them"
+        )
+    if largest > 6 * math.pi:
+        raise ValueError(
+            f"{name}: got angles up to {largest:.4g}, expected radians in [-pi, pi); "
+            f"try torch.deg2rad({name}) if these are degrees, kodm_lite.wrap({name}) if they are many turns"
+        )
+
+
+def _check_scale(scale: float) -> None:
+    if not 0 < scale <= 1:
+        raise ValueError(f"scale: got {scale}, expected a number in (0, 1]; the paper uses 0.9")

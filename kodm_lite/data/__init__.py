@@ -1,0 +1,6 @@
+"""Data as phases: every loader returns a :class:`PhaseData`."""
+
+from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.textures import textures
+
+__all__ = ["PhaseData", "textures"]

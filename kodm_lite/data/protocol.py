@@ -1,0 +1,39 @@
+"""What every data set looks like."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class PhaseData:
+    """Images as phases, with what is needed to label, show and cite them.
+
+    Args:
+        theta: phases (n, C, H, W), float32, radians.
+        labels: class of each image (n,), integers, or None.
+        names: the classes' names, indexed by label.
+        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`, to turn phases back into images.
+        source: where the images come from, and their licence.
+    """
+
+    theta: Tensor
+    labels: Tensor | None
+    names: tuple[str, ...]
+    scale: float
+    source: str
+
+    def __len__(self) -> int:
+        return len(self.theta)
+
+    def of_class(self, name: str) -> Tensor:
+        """The phases of one class.
+
+        Raises:
+            ValueError: a name that is no class of this data set.
+        """
+        if self.labels is None or name not in self.names:
+            raise ValueError(f"class: got {name!r}, expected one of {self.names}")
+        return self.theta[self.labels == self.names.index(name)]

@@ -1,0 +1,90 @@
+"""Real photographs of brick, grass and gravel, which come with scikit-image: no download."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cache
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from kodm_lite.circular import image_to_phase
+from kodm_lite.data.protocol import PhaseData
+
+__all__ = ["TEXTURES", "textures"]
+
+TEXTURES = ("brick", "grass", "gravel")
+_TEST_WIDTH = 64  # columns at the right edge of each 256 x 256 photograph that only the test split sees
+_SCALE = 0.9
+
+
+def textures(
+    size: int = 32,
+    split: Literal["train", "test"] = "train",
+    n: int = 768,
+    seed: int = 0,
+    names: Sequence[str] = TEXTURES,
+) -> PhaseData:
+    """Square crops of real textures, as phases in [-0.9 pi, 0.9 pi].
+
+    The photographs (512 x 512 bytes) are averaged to 256 x 256 and stretched so that 1 % of the training region's pixels
+    are black and 1 % white.  Training crops come from the left 192 columns, test crops from the right 64: no pixel is in
+    both.  Classes take turns, positions are drawn from ``seed``.
+
+    Args:
+        size: side of a crop in pixels, 4 to 192 (test: 64).
+        split: "train" or "test".
+        n: number of crops.
+        seed: integer; the same seed gives the same crops.
+        names: which photographs, of "brick", "grass", "gravel".
+
+    Returns:
+        :class:`PhaseData` with theta (n, 1, size, size).
+
+    Raises:
+        ValueError: a size that does not fit, an unknown split or name.
+
+    >>> data = textures(size=16, n=6)
+    >>> data.theta.shape, data.labels.tolist()
+    (torch.Size([6, 1, 16, 16]), [0, 1, 2, 0, 1, 2])
+    """
+    if split not in ("train", "test"):
+        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'")
+    unknown = [name for name in names if name not in TEXTURES]
+    if unknown or not names:
+        raise ValueError(f"names: got {list(names)}, expected some of {list(TEXTURES)}")
+    photographs = [_region(name, split) for name in names]
+    height, width = photographs[0].shape
+    if not 4 <= size <= min(height, width):
+        raise ValueError(f"size: got {size}, expected 4 to {min(height, width)} pixels for the {split} split")
+    if n < 1:
+        raise ValueError(f"n: got {n}, expected at least 1 crop")
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.randint(height - size + 1, (n,), generator=generator).tolist()
+    columns = torch.randint(width - size + 1, (n,), generator=generator).tolist()
+    labels = torch.arange(n) % len(names)
+    crops = [photographs[k][i : i + size, j : j + size] for k, i, j in zip(labels.tolist(), rows, columns, strict=True)]
+    return PhaseData(
+        theta=image_to_phase(torch.stack(crops)[:, None], _SCALE),
+        labels=labels,
+        names=tuple(names),
+        scale=_SCALE,
+        source="photographs brick, grass, gravel of scikit-image (originally CC0Textures), CC0 licence",
+    )
+
+
+@cache
+def _photograph(name: str) -> Tensor:
+    """256 x 256 grey values in [-1, 1]."""
+    import skimage.data  # here, because no module does work at import
+
+    pixels = torch.as_tensor(getattr(skimage.data, name)(), dtype=torch.float32)
+    small = torch.nn.functional.avg_pool2d(pixels[None], 2)[0]
+    black, white = torch.quantile(small[:, :-_TEST_WIDTH].flatten(), torch.tensor([0.01, 0.99]))
+    return ((small - black) / (white - black) * 2 - 1).clamp(-1, 1)
+
+
+def _region(name: str, split: str) -> Tensor:
+    photograph = _photograph(name)
+    return photograph[:, :-_TEST_WIDTH] if split == "train" else photograph[:, -_TEST_WIDTH:]

@@ -1,0 +1,274 @@
+r"""Exact densities and scores: the oracle against which everything learned or sampled is compared.
+
+With infinitely many oscillators each one sees a deterministic field H(t) = K c_1 + K_ref exp(i psi_ref), so that its
+density obeys a Fokker-Planck equation on the circle.  In the Fourier modes c_n = E exp(i n theta) it reads
+
+.. math:: \dot c_n = \tfrac n2 \bigl(H c_{n-1} - \bar H c_{n+1}\bigr) - n^2 D c_n .
+
+Two coupled oscillators have a density on the torus that obeys the same kind of equation exactly, without any limit.
+Chapter 3 of the book derives both.
+"""
+
+from __future__ import annotations
+
+import cmath
+import math
+import warnings
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from kodm_lite.process import KuramotoProcess
+
+__all__ = ["ExactScore", "FokkerPlanck1D", "FokkerPlanck2D", "evolve_modes"]
+
+_DENSITY_FLOOR = 1e-12  # below this a double-precision Fourier sum holds no digits of the density
+
+
+def evolve_modes(process: KuramotoProcess, modes: Tensor, t0: float = 0.0, t1: float = 1.0) -> Tensor:
+    """Modes c_n of the one-oscillator density at t1 from those at t0, in the mean-field limit.
+
+    Args:
+        process: its schedules and its (numerical) reference phase are used.
+        modes: complex (..., M + 1), modes n = 0..M with c_0 = 1; leading dimensions are independent populations,
+            for instance one per image.
+
+    Returns:
+        Complex (..., M + 1).  Source: Sakaguchi 1988.  Book: chapter 3.
+    """
+    decay = torch.arange(modes.shape[-1], dtype=torch.float64) ** 2
+    grid = torch.linspace(t0, t1, _stable_steps(process, modes.shape[-1], t1 - t0) + 1, dtype=torch.float64).tolist()
+    for a, b in zip(grid[:-1], grid[1:], strict=True):
+        modes = _lawson_step(process, _mean_field_torque, modes, decay, a, b)
+    return modes
+
+
+class _ModeSolution:
+    """Fourier modes of a density at all times: solved once on a fine grid, interpolated in between."""
+
+    def __init__(self, process: KuramotoProcess, modes: Tensor, decay: Tensor, torque: Torque, steps: int):
+        self.process = process
+        self._times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
+        history, slopes = [modes], []
+        grid = self._times.tolist()
+        for a, b in zip(grid[:-1], grid[1:], strict=True):
+            history.append(_lawson_step(process, torque, history[-1], decay, a, b))
+        for t, c in zip(grid, history, strict=True):
+            slopes.append(torque(process, c, t) - decay * process.diffusion.at(t) * c)
+        self._history, self._slopes = torch.stack(history), torch.stack(slopes)
+
+    def modes(self, t: Tensor | float) -> Tensor:
+        """The modes at time(s) t in [0, 1], complex, shape of t followed by the shape of the modes.
+
+        Cubic Hermite interpolation between the stored times: fourth order, like the solver.
+        """
+        t = torch.as_tensor(t, dtype=torch.float64)
+        if not bool(((t >= 0) & (t <= 1)).all()):
+            raise ValueError(f"t: got {t.flatten()[:3].tolist()}, expected times in [0, 1]")
+        steps = len(self._times) - 1
+        k = (t * steps).long().clamp(max=steps - 1)
+        u = (t * steps - k).reshape(*t.shape, *[1] * (self._history.ndim - 1))
+        rise = self._history[k + 1] - self._history[k]
+        slope0, slope1 = self._slopes[k] / steps, self._slopes[k + 1] / steps
+        return self._history[k] + u * (rise + (1 - u) * ((1 - u) * (slope0 - rise) - u * (slope1 - rise)))
+
+
+class FokkerPlanck1D(_ModeSolution):
+    """Exact marginal density and score of one oscillator among infinitely many (or of one alone, if K = 0).
+
+    Args:
+        process: schedules and numerical reference phase; global coupling is understood.
+        density: the density of theta at t = 0: a function of angles (radians), or its values on a uniform grid over
+            [-pi, pi).  It must be >= 0 and integrate to 1.
+        modes: number M of Fourier modes; a start narrower than about 6 / M radians needs more.
+
+    Raises:
+        ValueError: not a density, or a reference phase that is a field.
+    """
+
+    def __init__(self, process: KuramotoProcess, density: Callable[[Tensor], Tensor] | Tensor, modes: int = 64):
+        initial = torch.fft.fft(_on_grid(density, 1, 8 * modes))
+        # fft sums over grid points -pi + 2 pi j / G with exp(-i n j ...): conjugate, shift the origin, keep n = 0..M
+        initial = (initial[: modes + 1] * (-1.0) ** torch.arange(modes + 1)).conj()
+        _warn_if_unresolved(initial[-1], modes)
+        decay = torch.arange(modes + 1, dtype=torch.float64) ** 2
+        super().__init__(process, initial, decay, _mean_field_torque, _stable_steps(process, modes, 1.0))
+
+    def order_parameter(self, t: Tensor | float) -> Tensor:
+        """z(t) = E exp(i theta), complex."""
+        return self.modes(t)[..., 1]
+
+    def density(self, theta: Tensor, t: Tensor | float) -> Tensor:
+        """Density at angles theta (any shape, radians) and time t (a number, or one per entry of the first dimension)."""
+        return self._density_and_derivative(theta, t)[0]
+
+    def score(self, theta: Tensor, t: Tensor | float) -> Tensor:
+        """Derivative of the log-density; where the density is below 1e-12 it is taken as 1e-12."""
+        density, derivative = self._density_and_derivative(theta, t)
+        return derivative / density.clamp(min=_DENSITY_FLOOR)
+
+    def _density_and_derivative(self, theta: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        modes = self.modes(t)
+        if modes.ndim == 2:  # one time per image
+            modes = modes.reshape(len(modes), *[1] * (theta.ndim - 1), -1)
+        needed = int((modes.abs() > 1e-18).reshape(-1, modes.shape[-1]).any(0).nonzero().max())
+        w = torch.polar(torch.ones_like(theta, dtype=torch.float64), -theta.to(torch.float64))
+        density, derivative = torch.zeros_like(w), torch.zeros_like(w)
+        for n in range(needed, 0, -1):  # Horner's rule in w = exp(-i theta)
+            density = (density + modes[..., n]) * w
+            derivative = (derivative - 1j * n * modes[..., n]) * w
+        return (1 + 2 * density.real) / (2 * math.pi), derivative.real / math.pi
+
+
+class FokkerPlanck2D(_ModeSolution):
+    """Exact joint density and score of two globally coupled oscillators, on the torus.
+
+    Args:
+        process: schedules and numerical reference phase.
+        density: the joint density at t = 0: a function of (theta_1, theta_2), or its values on a uniform grid over
+            [-pi, pi)^2, first index theta_1.
+        modes: number M of Fourier modes in each direction.
+
+    Raises:
+        ValueError: not a density, or a reference phase that is a field.
+    """
+
+    def __init__(self, process: KuramotoProcess, density: Callable[[Tensor, Tensor], Tensor] | Tensor, modes: int = 24):
+        self._n = torch.arange(-modes, modes + 1)
+        initial = torch.fft.fft2(_on_grid(density, 2, 4 * modes))
+        sign = (-1.0) ** (self._n[:, None] + self._n[None, :])
+        initial = (initial[self._n][:, self._n] * sign).conj()
+        _warn_if_unresolved(initial[-1, :], modes)
+        decay = (self._n[:, None] ** 2 + self._n[None, :] ** 2).to(torch.float64)
+        super().__init__(process, initial, decay, _pair_torque, _stable_steps(process, 2 * modes, 1.0))
+
+    def density(self, theta: Tensor, t: Tensor | float) -> Tensor:
+        """Joint density at pairs of angles theta (B, 2), radians, at time t (a number or (B,)); shape (B,)."""
+        return self._density_and_gradient(theta, t)[0]
+
+    def score(self, theta: Tensor, t: Tensor | float) -> Tensor:
+        """Gradient of the log-density, (B, 2); where the density is below 1e-12 it is taken as 1e-12."""
+        density, gradient = self._density_and_gradient(theta, t)
+        return gradient / density.clamp(min=_DENSITY_FLOOR)[:, None]
+
+    def _density_and_gradient(self, theta: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        if theta.ndim != 2 or theta.shape[1] != 2:
+            raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected pairs of angles (B, 2)")
+        modes = self.modes(t)
+        angles = -theta.to(torch.float64)[:, :, None] * self._n
+        first, second = torch.polar(torch.ones_like(angles), angles).unbind(1)
+        right = torch.einsum("...mn,bn->bm" if modes.ndim == 2 else "bmn,bn->bm", modes, second)
+        right_derivative = torch.einsum(
+            "...mn,bn->bm" if modes.ndim == 2 else "bmn,bn->bm", modes, -1j * self._n * second
+        )
+        density = (first * right).sum(1)
+        gradient = torch.stack(((-1j * self._n * first * right).sum(1), (first * right_derivative).sum(1)), 1)
+        return density.real / (4 * math.pi**2), gradient.real / (4 * math.pi**2)
+
+
+class ExactScore(torch.nn.Module):
+    """The exact score with the interface of a network: ``forward(theta, t) -> score``.
+
+    Args:
+        solution: a :class:`FokkerPlanck1D` (theta of any shape (B, ...), every entry with the same marginal) or a
+            :class:`FokkerPlanck2D` (theta (B, 2)).
+    """
+
+    def __init__(self, solution: FokkerPlanck1D | FokkerPlanck2D):
+        super().__init__()
+        self.solution = solution
+
+    def forward(self, theta: Tensor, t: Tensor | float) -> Tensor:
+        """Score of theta (B, ...) at times t (a number, or (B,)), with the dtype of theta."""
+        if isinstance(t, Tensor) and t.ndim == 1 and bool((t == t[0]).all()):
+            t = t[0]
+        return self.solution.score(theta, t).to(theta.dtype)
+
+
+Torque = Callable[["KuramotoProcess", Tensor, float], Tensor]
+
+
+def _mean_field_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
+    """(n/2)(H c_{n-1} - conj(H) c_{n+1}) with H = K c_1 + K_ref exp(i psi_ref); the mode after the last counts as zero."""
+    field = process.coupling_strength.at(t) * c[..., 1:2] + process.reference_strength.at(t) * _reference_direction(
+        process
+    )
+    below = torch.cat((c[..., 1:2].conj(), c[..., :-1]), -1)
+    above = torch.cat((c[..., 1:], torch.zeros_like(c[..., :1])), -1)
+    return 0.5 * torch.arange(c.shape[-1]) * (field * below - field.conj() * above)
+
+
+def _pair_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
+    """The same for modes c_{mn} = E exp(i m theta_1 + i n theta_2) of two oscillators, the mean field containing both."""
+    half = 0.5 * process.coupling_strength.at(t)
+    reference = process.reference_strength.at(t) * _reference_direction(process)
+    order = torch.arange(c.shape[0]) - c.shape[0] // 2
+
+    def shift(dm: int, dn: int) -> Tensor:  # c_{m+dm, n+dn}, zero outside the square of modes
+        padded = torch.nn.functional.pad(c, (1, 1, 1, 1))
+        return padded[1 + dm : 1 + dm + c.shape[0], 1 + dn : 1 + dn + c.shape[1]]
+
+    first = half * (shift(-1, 1) - shift(1, -1)) + reference * shift(-1, 0) - reference.conjugate() * shift(1, 0)
+    second = half * (shift(1, -1) - shift(-1, 1)) + reference * shift(0, -1) - reference.conjugate() * shift(0, 1)
+    return 0.5 * (order[:, None] * first + order[None, :] * second)
+
+
+def _lawson_step(process: KuramotoProcess, torque: Torque, c: Tensor, decay: Tensor, a: float, b: float) -> Tensor:
+    """One step of the fourth-order integrating-factor Runge-Kutta method (Lawson 1967): diffusion exact, torque explicit."""
+    h, middle = b - a, 0.5 * (a + b)
+    first = torch.exp(-decay * process.diffusion.integral(a, middle))
+    second = torch.exp(-decay * process.diffusion.integral(middle, b))
+    k1 = torque(process, c, a)
+    k2 = torque(process, first * (c + 0.5 * h * k1), middle)
+    k3 = torque(process, first * c + 0.5 * h * k2, middle)
+    k4 = torque(process, second * (first * c + h * k3), b)
+    return second * (first * (c + h / 6 * k1) + h / 3 * (k2 + k3)) + h / 6 * k4
+
+
+def _stable_steps(process: KuramotoProcess, modes: int, duration: float) -> int:
+    """Steps that keep the explicit part stable: the fastest mode turns by at most about one radian a step."""
+    strongest = max(process.coupling_strength.at(t) + process.reference_strength.at(t) for t in (0.0, 1.0))
+    return max(200, math.ceil(duration * modes * strongest))
+
+
+def _reference_direction(process: KuramotoProcess) -> complex:
+    if isinstance(process.reference_phase, Tensor):
+        raise ValueError(
+            "reference_phase: got a field, expected a number: one marginal density serves all oscillators here"
+        )
+    return cmath.exp(1j * process.reference_phase)
+
+
+def _on_grid(density: Callable[..., Tensor] | Tensor, dims: int, size: int) -> Tensor:
+    """Values of the density times the cell volume on a uniform grid over [-pi, pi)^dims, checked to sum to 1."""
+    if isinstance(density, Tensor):
+        values = density.to(torch.float64)
+        if values.ndim != dims or min(values.shape) < size // 2 or len(set(values.shape)) > 1:
+            raise ValueError(
+                f"density: got a grid of shape {tuple(values.shape)}, expected {dims} equal sides of at least {size // 2}; "
+                "try a finer grid or fewer modes"
+            )
+    else:
+        angles = -math.pi + 2 * math.pi * torch.arange(size, dtype=torch.float64) / size
+        values = density(*torch.meshgrid(*[angles] * dims, indexing="ij"))
+    values = values * (2 * math.pi / values.shape[0]) ** dims
+    mass = float(values.sum())
+    if not abs(mass - 1) < 1e-6 or bool((values < 0).any()):
+        raise ValueError(
+            f"density: got minimum {float(values.min()):.3g} and integral {mass:.8g}, expected >= 0 and 1; "
+            "try dividing by the integral, or more modes if the density is narrow"
+        )
+    return values / mass
+
+
+def _warn_if_unresolved(last: Tensor, modes: int) -> None:
+    size = float(last.abs().max())
+    if size > 1e-6:
+        warnings.warn(
+            f"the initial density has a mode of size {size:.1e} at the cut-off {modes}: densities at early times will "
+            "ripple; try more modes",
+            stacklevel=3,
+        )

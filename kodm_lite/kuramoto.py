@@ -1,0 +1,198 @@
+"""Who listens to whom: global and local coupling as complex mean fields, and the Kuramoto drift.
+
+A coupling is a linear average over neighbours.  Applied to cos theta and sin theta it gives the mean field
+z_i = <exp(i theta_j)> over the neighbours j of i, and with it the drift of every phase at a cost proportional to the
+number of pixels.  Chapter 2 of the book derives this.
+
+Shapes: images are (B, C, H, W), plain oscillators (B, N); the first dimension is always the batch.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+import torch
+from torch import Tensor
+
+__all__ = ["Coupling", "GlobalCoupling", "LocalCoupling", "drift_in_field", "kuramoto_drift"]
+
+
+@runtime_checkable
+class Coupling(Protocol):
+    """What a process needs of a coupling: a linear average over neighbours that keeps the batch dimension."""
+
+    def average(self, x: Tensor) -> Tensor: ...
+
+    def mean_field(self, theta: Tensor) -> Tensor: ...
+
+    def transfer(self, shape: tuple[int, ...]) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class GlobalCoupling:
+    """Every phase listens to all phases of its image (all pixels, all channels), itself included.
+
+    >>> GlobalCoupling().mean_field(torch.zeros(2, 1, 4, 4)).shape
+    torch.Size([2, 1, 1, 1])
+    """
+
+    def average(self, x: Tensor) -> Tensor:
+        """Mean over all dimensions but the first, kept with length 1."""
+        return x.mean(dim=tuple(range(1, x.ndim)), keepdim=True)
+
+    def mean_field(self, theta: Tensor) -> Tensor:
+        """z_i = mean of exp(i theta_j) over all phases of the image, complex, shape (B, 1, ...)."""
+        return torch.complex(self.average(theta.cos()), self.average(theta.sin()))
+
+    def transfer(self, shape: tuple[int, ...]) -> Tensor:
+        """Factor by which the average multiplies each Fourier mode of an image: 1 for the mean, 0 for all others."""
+        b = torch.zeros(shape)
+        b[(0,) * len(shape)] = 1.0
+        return b
+
+
+@dataclass(frozen=True)
+class LocalCoupling:
+    """Every phase listens to the (2 radius + 1)^2 box around it, channel by channel, itself included.
+
+    Plain oscillators (B, N) form a ring (or a reflected line) and listen to 2 radius + 1 neighbours.  The cost does not
+    depend on the radius.
+
+    Args:
+        radius: half width of the box in pixels, at least 1 and smaller than the image.
+        boundary: "periodic", or "reflect": mirrored at the edge of the border pixels (d c b a | a b c d | d c b a),
+            the one reflection that keeps the coupling symmetric, so that it derives from an energy.
+
+    Raises:
+        ValueError: radius or boundary outside these; on use, radius not smaller than the image.
+
+    Source: arXiv 2509.15328, local coupling.  Book: chapter 2.
+    """
+
+    radius: int
+    boundary: Literal["periodic", "reflect"] = "periodic"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.radius, bool) or not isinstance(self.radius, int) or self.radius < 1:
+            raise ValueError(
+                f"radius: got {self.radius!r}, expected an integer >= 1; try GlobalCoupling() for everybody"
+            )
+        if self.boundary not in ("periodic", "reflect"):
+            raise ValueError(f"boundary: got {self.boundary!r}, expected 'periodic' or 'reflect'")
+
+    def average(self, x: Tensor) -> Tensor:
+        """Mean over the box around every pixel, same shape as ``x``."""
+        dims = _spatial_dims(x)
+        smallest = min(x.shape[dim] for dim in dims)
+        if self.radius >= smallest:
+            raise ValueError(
+                f"radius: got {self.radius} for an image of shape {tuple(x.shape)}, expected less than {smallest}"
+            )
+        for dim in dims:
+            x = _box_mean(x, self.radius, dim, self.boundary)
+        return x
+
+    def mean_field(self, theta: Tensor) -> Tensor:
+        """z_i = mean of exp(i theta_j) over the box around i, complex, same shape as ``theta``."""
+        return torch.complex(self.average(theta.cos()), self.average(theta.sin()))
+
+    def transfer(self, shape: tuple[int, ...]) -> Tensor:
+        """Factor by which the average multiplies each mode of an image (C, H, W) or line (N,).
+
+        Modes are those of the discrete Fourier transform for periodic, of the cosine transform (DCT-II) for reflecting
+        boundaries.  Channels do not mix.
+        """
+        factor = torch.ones(shape)
+        for dim in range(max(len(shape) - 2, 0), len(shape)):
+            n = shape[dim]
+            turn = torch.arange(n, dtype=torch.float64) * (math.pi / n) * (2 if self.boundary == "periodic" else 1)
+            offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
+            along = torch.cos(turn[:, None] * offsets).mean(1).to(factor.dtype)
+            factor = factor * along.reshape([-1 if d == dim else 1 for d in range(len(shape))])
+        return factor
+
+
+def _spatial_dims(x: Tensor) -> tuple[int, ...]:
+    if x.ndim == 2:
+        return (1,)
+    if x.ndim == 4:
+        return (2, 3)
+    raise ValueError(f"local coupling: got shape {tuple(x.shape)}, expected images (B, C, H, W) or oscillators (B, N)")
+
+
+# A product with an n x n averaging matrix is up to three times faster than prefix sums for short lines and slower for
+# long ones (benchmarks/core.py); neither depends on the radius.
+_LONGEST_MATRIX = 128
+
+
+def _box_mean(x: Tensor, radius: int, dim: int, boundary: str) -> Tensor:
+    if x.shape[dim] <= _LONGEST_MATRIX:
+        return _box_mean_by_matrix(x, radius, dim, boundary)
+    return _box_mean_by_prefix_sums(x, radius, dim, boundary)
+
+
+def _box_mean_by_matrix(x: Tensor, radius: int, dim: int, boundary: str) -> Tensor:
+    n = x.shape[dim]
+    j = torch.arange(n, device=x.device)
+    i = j[:, None]
+
+    def meetings(offset: Tensor, period: int) -> Tensor:  # how often offset + m period, m integer, is in the box
+        return (
+            (radius - offset).div(period, rounding_mode="floor")
+            + (radius + offset).div(period, rounding_mode="floor")
+            + 1
+        )
+
+    # The average is symmetric: entry (i, j) counts how often the box around i meets pixel j or one of its images.
+    counts = meetings(j - i, n) if boundary == "periodic" else meetings(j - i, 2 * n) + meetings(-1 - j - i, 2 * n)
+    matrix = counts.to(x.dtype) / (2 * radius + 1)
+    with torch.autocast(x.device.type, enabled=False):  # bf16 would round the field away
+        return matrix @ x if dim == x.ndim - 2 else x @ matrix
+
+
+def _box_mean_by_prefix_sums(x: Tensor, radius: int, dim: int, boundary: str) -> Tensor:
+    n = x.shape[dim]
+    index = torch.arange(-radius - 1, n + radius, device=x.device)
+    if boundary == "periodic":
+        index = index % n
+    else:
+        index = index % (2 * n)
+        index = torch.where(index < n, index, 2 * n - 1 - index)
+    # float64: a difference of long float32 sums would lose the digits that the box mean needs
+    sums = x.index_select(dim, index).cumsum(dim, dtype=torch.float64)
+    box = sums.narrow(dim, 2 * radius + 1, n) - sums.narrow(dim, 0, n)
+    return (box / (2 * radius + 1)).to(x.dtype)
+
+
+def drift_in_field(sin: Tensor, cos: Tensor, field_real: Tensor, field_imag: Tensor) -> Tensor:
+    r"""Im(H e^{-i\theta}) in real arithmetic: the pull of a field H on phases with these sines and cosines."""
+    return field_imag * cos - field_real * sin
+
+
+def kuramoto_drift(
+    theta: Tensor,
+    mean_field: Tensor,
+    coupling_strength: Tensor | float,
+    reference_strength: Tensor | float,
+    reference_phase: Tensor | float = 0.0,
+) -> Tensor:
+    r"""The Kuramoto drift :math:`K r_i \sin(\psi_i - \theta_i) + K_{ref} \sin(\psi_{ref} - \theta_i)`.
+
+    Args:
+        theta: phases, radians.
+        mean_field: complex z_i = r_i exp(i psi_i), broadcastable to ``theta`` (``coupling.mean_field(theta)``).
+        coupling_strength: K, per unit time (or integrated over a step, which gives a displacement).
+        reference_strength: K_ref, likewise.
+        reference_phase: psi_ref, radians.
+
+    Returns:
+        Angular velocity, same shape as ``theta``.  Source: arXiv 2509.15328, forward SDE; Sakaguchi 1988.
+        Book: chapter 2.
+
+    >>> kuramoto_drift(torch.tensor([0.1]), torch.tensor([0.5j]), 2.0, 0.0)
+    tensor([0.9950])
+    """
+    pull = drift_in_field(theta.sin(), theta.cos(), mean_field.real, mean_field.imag)
+    return coupling_strength * pull - reference_strength * torch.sin(theta - reference_phase)

@@ -1,0 +1,218 @@
+"""Pictures of angles: one style, one cyclic colour map, and animations that need no kernel.
+
+Angles are shown with ``twilight``, a cyclic and perceptually uniform map: -pi and pi have the same colour, and equal
+steps of angle look like equal steps of colour.
+"""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import uuid
+from collections.abc import Sequence
+from contextlib import AbstractContextManager
+
+import matplotlib.pyplot as plt
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from kodm_lite.circular import phase_to_image, wrap
+
+__all__ = [
+    "COLOURS",
+    "CYCLIC",
+    "FrameSlider",
+    "circle",
+    "frame_slider",
+    "histogram",
+    "image_grid",
+    "phase_axis",
+    "phase_wheel",
+    "show_images",
+    "show_phases",
+    "style",
+    "use_style",
+]
+
+CYCLIC = "twilight"
+COLOURS = ("#3b6fb6", "#d1603d", "#2f8f6b", "#8a5aa8", "#b08a2e", "#5f6b7a")
+
+_STYLE = {
+    "figure.figsize": (6.4, 3.2),
+    "figure.dpi": 110,
+    "figure.constrained_layout.use": True,
+    "axes.prop_cycle": plt.cycler(color=COLOURS),
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.titlesize": 10,
+    "axes.labelsize": 9.5,
+    "font.size": 9.5,
+    "legend.frameon": False,
+    "legend.fontsize": 8.5,
+    "lines.linewidth": 1.6,
+    "image.cmap": "gray",
+}
+
+
+def style() -> AbstractContextManager[None]:
+    """The book's figure style, as a context: ``with style(): ...``; :func:`use_style` sets it for a whole notebook."""
+    return plt.rc_context(_STYLE)
+
+
+def use_style() -> None:
+    """Set the book's figure style for the rest of the session."""
+    plt.rcParams.update(_STYLE)
+
+
+def show_phases(ax: Axes, theta: Tensor, title: str = ""):
+    """An image of phases (H, W) or (1, H, W), radians, in cyclic colours; returns the matplotlib image."""
+    picture = ax.imshow(_plane(wrap(theta)), cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, interpolation="nearest")
+    _bare(ax, title)
+    return picture
+
+
+def show_images(ax: Axes, theta: Tensor, title: str = "", scale: float = 0.9):
+    """The grey image that phases (H, W) or (1, H, W) stand for; returns the matplotlib image."""
+    picture = ax.imshow(_plane(phase_to_image(theta, scale)), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    _bare(ax, title)
+    return picture
+
+
+def image_grid(theta: Tensor, columns: int = 8, gap: int = 1) -> Tensor:
+    """A batch of single-channel images (B, 1, H, W) as one big image (rows, columns), black between them."""
+    batch, _, height, width = theta.shape
+    rows = math.ceil(batch / columns)
+    grid = torch.full((rows * (height + gap) - gap, columns * (width + gap) - gap), -0.9 * math.pi, dtype=theta.dtype)
+    for k in range(batch):
+        i, j = (k // columns) * (height + gap), (k % columns) * (width + gap)
+        grid[i : i + height, j : j + width] = theta[k, 0]
+    return grid
+
+
+def phase_axis(axis) -> None:
+    """Ticks at multiples of pi / 2 on a matplotlib axis (``ax.xaxis`` or ``ax.yaxis``)."""
+    axis.set_ticks(
+        [-math.pi, -math.pi / 2, 0, math.pi / 2, math.pi], [r"$-\pi$", r"$-\pi/2$", "0", r"$\pi/2$", r"$\pi$"]
+    )
+
+
+def circle(ax: Axes, theta: Tensor, arrow: bool = True, size: float = 18) -> None:
+    """Phases as points on the unit circle, coloured by angle, with their order parameter as an arrow."""
+    theta = theta.detach().flatten().cpu()
+    turn = torch.linspace(0, 2 * math.pi, 181)
+    ax.plot(turn.cos(), turn.sin(), color="0.75", linewidth=1, zorder=0)
+    ax.scatter(
+        theta.cos(),
+        theta.sin(),
+        c=wrap(theta),
+        cmap=CYCLIC,
+        vmin=-math.pi,
+        vmax=math.pi,
+        s=size,
+        edgecolors="0.35",
+        linewidths=0.4,
+    )
+    if arrow:
+        x, y = float(theta.cos().mean()), float(theta.sin().mean())
+        ax.annotate(
+            "",
+            (x, y),
+            (0, 0),
+            arrowprops={"arrowstyle": "-|>", "color": COLOURS[1], "linewidth": 2, "shrinkA": 0, "shrinkB": 0},
+        )
+    ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
+    ax.axis("off")
+
+
+def histogram(ax: Axes, theta: Tensor, bins: int = 72, **options) -> None:
+    """Histogram of phases as a density over [-pi, pi), comparable with exact densities."""
+    options = {"color": "0.78", "edgecolor": "none", **options}
+    ax.hist(wrap(theta.detach().flatten().cpu()).numpy(), bins=bins, range=(-math.pi, math.pi), density=True, **options)
+    ax.set(xlim=(-math.pi, math.pi))
+    phase_axis(ax.xaxis)
+
+
+def phase_wheel(ax: Axes) -> None:
+    """The colour key of phases: a ring that shows which colour is which angle.  ``ax`` must be a polar axis."""
+    turn = torch.linspace(-math.pi, math.pi, 257)
+    ax.pcolormesh(
+        turn, torch.tensor([0.6, 1.0]), turn[None, :-1], cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, rasterized=True
+    )
+    ax.set(ylim=(0, 1), yticks=[], xticks=[0, math.pi / 2, math.pi, 3 * math.pi / 2])
+    ax.set_xticklabels(["0", r"$\pi/2$", r"$\pm\pi$", r"$-\pi/2$"], fontsize=8)
+    ax.grid(False)
+    ax.spines[:].set_visible(False)
+
+
+class FrameSlider:
+    """Pictures with a slider and a play button, as plain HTML: works in a built page, in Colab and offline.
+
+    Made by :func:`frame_slider`; notebooks display it by themselves.
+    """
+
+    def __init__(self, pictures: Sequence[bytes], labels: Sequence[str], alt: str):
+        self.pictures, self.labels, self.alt = list(pictures), list(labels), alt
+
+    @property
+    def size(self) -> int:
+        """Bytes of HTML."""
+        return len(self._repr_html_())
+
+    def _repr_html_(self) -> str:
+        key = "frames-" + uuid.uuid5(uuid.NAMESPACE_OID, self.alt + str(len(self.pictures))).hex[:8]
+        data = ",".join('"' + base64.b64encode(p).decode() + '"' for p in self.pictures)
+        labels = ",".join('"' + html.escape(label, quote=True) + '"' for label in self.labels)
+        last = len(self.pictures) - 1
+        return f"""<div class="frame-slider" id="{key}">
+<img class="dark-light" alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;background:#fff;border-radius:4px">
+<div style="display:flex;gap:.6em;align-items:center;max-width:40em">
+<button type="button" aria-label="play or pause" style="width:2.4em">&#9654;</button>
+<input type="range" min="0" max="{last}" value="0" aria-label="frame" style="flex:1">
+<span style="min-width:8em;font-variant-numeric:tabular-nums"></span></div></div>
+<script>(function(){{
+const frames=[{data}],labels=[{labels}],box=document.getElementById("{key}");
+const [img,slider,text,button]=["img","input","span","button"].map(s=>box.querySelector(s));
+let timer=null;
+function show(){{img.src="data:image/webp;base64,"+frames[slider.value];text.innerHTML=labels[slider.value];}}
+function stop(){{clearInterval(timer);timer=null;button.innerHTML="&#9654;";}}
+slider.oninput=show;
+button.onclick=()=>{{if(timer)return stop();button.innerHTML="&#10074;&#10074;";
+if(+slider.value>={last})slider.value=-1;
+timer=setInterval(()=>{{slider.value=+slider.value+1;show();if(+slider.value>={last})stop();}},120);}};
+show();}})();</script>"""
+
+
+def frame_slider(figures: Sequence[Figure], labels: Sequence[str], alt: str, quality: int = 80) -> FrameSlider:
+    """Make a :class:`FrameSlider` of matplotlib figures, and close them.
+
+    Args:
+        figures: one per frame, all of one size.
+        labels: text beside the slider, one per frame, for instance "t = 0.25".
+        alt: what the animation shows, for readers who do not see it.
+        quality: of the WebP compression, 1 to 100.
+
+    Raises:
+        ValueError: no figures, or another number of labels.
+    """
+    if not figures or len(figures) != len(labels):
+        raise ValueError(f"figures, labels: got {len(figures)} and {len(labels)}, expected the same number, at least 1")
+    pictures = []
+    for figure in figures:
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="webp", dpi=100, facecolor="white", pil_kwargs={"quality": quality})
+        plt.close(figure)
+        pictures.append(buffer.getvalue())
+    return FrameSlider(pictures, labels, alt)
+
+
+def _plane(x: Tensor):
+    return x.detach().cpu().reshape(x.shape[-2:]).numpy()
+
+
+def _bare(ax: Axes, title: str) -> None:
+    ax.set(xticks=[], yticks=[], title=title)
+    ax.spines[:].set_visible(False)

@@ -1,0 +1,46 @@
+"""Random numbers from one generator for a batch, or from one generator per image.
+
+With a generator per image, image k is the same whatever else is in the batch: the basis of reproducible
+samples.  Every function here takes ``generator`` as None (torch's global one), one ``torch.Generator``, or a
+sequence of them, one per entry of the first dimension.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+__all__ = ["Generators", "generators_from_seeds", "normal", "uniform"]
+
+Generators = Generator | Sequence[Generator] | None
+
+
+def generators_from_seeds(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[Generator]:
+    """One generator per seed.
+
+    >>> a, b = generators_from_seeds([1, 2])
+    >>> a.initial_seed(), b.initial_seed()
+    (1, 2)
+    """
+    return [Generator(device).manual_seed(int(seed)) for seed in seeds]
+
+
+def normal(like: Tensor, generator: Generators = None) -> Tensor:
+    """Standard normal numbers with the shape, dtype and device of ``like``."""
+    return _draw(torch.randn, like, generator)
+
+
+def uniform(like: Tensor, generator: Generators = None) -> Tensor:
+    """Uniform numbers in [0, 1) with the shape, dtype and device of ``like``."""
+    return _draw(torch.rand, like, generator)
+
+
+def _draw(draw: Callable[..., Tensor], like: Tensor, generator: Generators) -> Tensor:
+    if generator is None or isinstance(generator, Generator):
+        return draw(like.shape, generator=generator, dtype=like.dtype, device=like.device)
+    if len(generator) != like.shape[0]:
+        raise ValueError(f"generator: got {len(generator)} generators, expected one per image, {like.shape[0]}")
+    rows = [draw(like.shape[1:], generator=g, dtype=like.dtype, device=like.device) for g in generator]
+    return torch.stack(rows)

@@ -1,0 +1,257 @@
+"""From the prior back to data: reverse-time samplers on any score, exact or learned.
+
+Chapter 5 of the book derives every step.  With the drift and the noise variance v of a step from t1 down to t0,
+
+    reverse SDE        theta0 = theta1 - drift + v score + sqrt(v') noise
+    probability flow   theta0 = theta1 - drift + (v / 2) score
+
+where v' = v for ``euler`` and v' = v (1 - v m) with m = E[score^2] for ``ancestral``.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from kodm_lite.circular import validate_phases, wrap
+from kodm_lite.priors import GibbsPrior, Prior
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.randomness import Generators, generators_from_seeds, normal
+
+__all__ = ["Calibration", "calibrate", "sample", "time_grid"]
+
+Score = Callable[[Tensor, Tensor], Tensor]
+Method = Literal["euler", "ancestral", "ode", "pc"]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """E[score^2] per phase as a function of time: what the best reverse variance needs to know of a score.
+
+    Args:
+        times: increasing times in [0, 1].
+        second_moments: E[score^2] at those times, positive.
+    """
+
+    times: tuple[float, ...]
+    second_moments: tuple[float, ...]
+
+    def at(self, t: float) -> float:
+        """E[score^2] at time t, log-linear between the calibrated times and constant outside."""
+        if t <= self.times[0]:
+            return self.second_moments[0]
+        for (t0, m0), (t1, m1) in zip(self._points, self._points[1:], strict=False):
+            if t <= t1:
+                return math.exp(math.log(m0) + (t - t0) / (t1 - t0) * (math.log(m1) - math.log(m0)))
+        return self.second_moments[-1]
+
+    @property
+    def _points(self) -> list[tuple[float, float]]:
+        return list(zip(self.times, self.second_moments, strict=True))
+
+
+@torch.no_grad()
+def calibrate(
+    network: Score, process: KuramotoProcess, theta0: Tensor, points: int = 50, generator: Generators = None
+) -> Calibration:
+    """Measure E[score^2] along the forward process, once per network.
+
+    Args:
+        network: score, called as ``network(theta, t)`` with t of shape (B,).
+        process: the forward process.
+        theta0: data (B, ...), radians; the mean runs over all images and phases.
+        points: number of times, evenly spaced in (0, 1].
+        generator: None, one, or one per image.
+
+    Source: Bao et al. 2022 (Analytic-DPM), on the circle.  Book: chapter 5.
+    """
+    times = [k / points for k in range(1, points + 1)]
+    states = process.trajectory(theta0, times, generator=generator)
+    moments = [
+        network(theta, _times(t, theta)).double().square().mean() for t, theta in zip(times, states, strict=True)
+    ]
+    return Calibration(tuple(times), tuple(torch.stack(moments).tolist()))
+
+
+def time_grid(steps: int) -> list[float]:
+    """Times from 1 down to 0 in equal steps.
+
+    >>> time_grid(4)
+    [1.0, 0.75, 0.5, 0.25, 0.0]
+    """
+    if steps < 1:
+        raise ValueError(f"steps: got {steps}, expected at least 1; 100 is the paper's number")
+    return [1 - k / steps for k in range(steps + 1)]
+
+
+@torch.no_grad()
+def sample(
+    network: Score,
+    process: KuramotoProcess,
+    shape: tuple[int, ...],
+    *,
+    steps: int = 100,
+    method: Method = "euler",
+    calibration: Calibration | None = None,
+    prior: Prior | None = None,
+    start: Tensor | None = None,
+    times: Sequence[float] | None = None,
+    generator: Generators = None,
+    seeds: Sequence[int] | None = None,
+    device: torch.device | str | None = None,
+    callback: Callable[[float, Tensor], None] | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Draw samples by running the process backwards from the prior.
+
+    Args:
+        network: the score, called as ``network(theta, t)`` with theta (B, ...) and t (B,); exact or learned.
+        process: the forward process; its step coefficients are used, on any time grid.
+        shape: (B, C, H, W) or (B, N).
+        steps: number of steps, by default evenly spaced from t = 1 to 0.
+        method: "euler": reverse SDE with the forward noise variance; "ancestral": with the best scalar variance, needs
+            ``calibration``; "ode": probability flow by Heun's method, deterministic after the start, two score
+            evaluations a step; "pc": euler, then one Langevin step with the same score a step later.
+        calibration: from :func:`calibrate`, for "ancestral".
+        prior: where to start; the correlated stationary law :class:`GibbsPrior` by default.
+        start: a terminal state to start from, instead of a prior.
+        times: decreasing times to use instead of ``steps``, for instance 1, 0.5, 0.
+        generator: None, one torch.Generator, or one per image.
+        seeds: one integer per image instead of generators: image k depends on seeds[k] only, not on the batch.
+        device: where to sample; the generator's or start's device by default.
+        callback: called with (t, theta) at the start and after every step.
+        progress: show a progress bar.
+
+    Returns:
+        Phases of the given shape in [-pi, pi).
+
+    Raises:
+        ValueError: an unknown method, times that do not decrease, shapes that do not match, a network whose output has
+            another shape than its input.
+        FloatingPointError: the state became NaN or infinite; names the step.
+
+    Source: Anderson 1982; Song et al. 2021; arXiv 2509.15328, sampling; Bao et al. 2022.  Book: chapter 5.
+    """
+    if method not in _STEPPERS:
+        raise ValueError(f"method: got {method!r}, expected one of {sorted(_STEPPERS)}")
+    if method == "ancestral" and calibration is None:
+        raise ValueError(
+            "calibration: got None; the ancestral sampler needs calibrate(network, process, data), or try method='euler'"
+        )
+    if seeds is not None:
+        if generator is not None:
+            raise ValueError("seeds, generator: got both, expected one of them")
+        generator = generators_from_seeds(seeds, device or "cpu")
+    grid = time_grid(steps) if times is None else _check_grid(times)
+    theta = _start(process, shape, prior, start, generator, device)
+    step = _STEPPERS[method]
+    first_bad_step = torch.full((), len(grid), device=theta.device)
+    if callback is not None:
+        callback(grid[0], theta)
+    for k, (t1, t0) in enumerate(tqdm(list(zip(grid, grid[1:], strict=False)), disable=not progress, unit="step")):
+        theta = wrap(step(network, process, theta, t1, t0, calibration, generator))
+        # Noted on the device and read once at the end: no synchronisation inside the loop.
+        first_bad_step = torch.where(torch.isfinite(theta).all(), first_bad_step, first_bad_step.clamp(max=k))
+        if callback is not None:
+            callback(t0, theta)
+    if int(first_bad_step) < len(grid):
+        k = int(first_bad_step)
+        raise FloatingPointError(
+            f"the state became NaN or infinite in step {k + 1}, from t = {grid[k]:.4g} to {grid[k + 1]:.4g}"
+        )
+    return theta
+
+
+# ---------------------------------------------------------------------- one step each, from t1 down to t0
+
+
+def _reverse_mean(network: Score, process: KuramotoProcess, theta: Tensor, t1: float, t0: float) -> Tensor:
+    variance = process.coefficients(t0, t1).variance
+    return theta - process.step_drift(theta, t0, t1) + variance * _evaluate(network, theta, t1)
+
+
+def _euler(network, process, theta, t1, t0, calibration, generator) -> Tensor:
+    mean = _reverse_mean(network, process, theta, t1, t0)
+    if t0 == 0:
+        return mean  # the last step returns its mean: noise would only blur the data
+    return mean + process.coefficients(t0, t1).variance ** 0.5 * normal(theta, generator)
+
+
+def _ancestral(network, process, theta, t1, t0, calibration, generator) -> Tensor:
+    mean = _reverse_mean(network, process, theta, t1, t0)
+    if t0 == 0:
+        return mean
+    v = process.coefficients(t0, t1).variance
+    best = v * max(0.0, 1 - v * calibration.at(t1))
+    return mean + best**0.5 * normal(theta, generator)
+
+
+def _ode(network, process, theta, t1, t0, calibration, generator) -> Tensor:
+    half_variance = 0.5 * process.coefficients(t0, t1).variance
+
+    def displacement(x: Tensor, t: float) -> Tensor:
+        return process.step_drift(x, t0, t1) - half_variance * _evaluate(network, x, t)
+
+    first = displacement(theta, t1)
+    if t0 == 0:
+        return theta - first  # Euler: a learned score is not defined at t = 0
+    return theta - 0.5 * (first + displacement(theta - first, t0))
+
+
+def _pc(network, process, theta, t1, t0, calibration, generator) -> Tensor:
+    theta = _euler(network, process, theta, t1, t0, calibration, generator)
+    if t0 == 0:
+        return theta
+    # Langevin at t0 leaves p_t0 invariant; half the variance of the step keeps it stable wherever the step itself is.
+    tau = 0.5 * process.coefficients(t0, t1).variance
+    return theta + 0.5 * tau * _evaluate(network, theta, t0) + tau**0.5 * normal(theta, generator)
+
+
+_STEPPERS: dict[str, Callable[..., Tensor]] = {"euler": _euler, "ancestral": _ancestral, "ode": _ode, "pc": _pc}
+
+
+def _evaluate(network: Score, theta: Tensor, t: float) -> Tensor:
+    score = network(theta, _times(t, theta))
+    if score.shape != theta.shape:
+        raise ValueError(f"network: got a score of shape {tuple(score.shape)} for phases of shape {tuple(theta.shape)}")
+    return score
+
+
+def _times(t: float, theta: Tensor) -> Tensor:
+    return torch.full((len(theta),), t, dtype=theta.dtype, device=theta.device)
+
+
+def _check_grid(times: Sequence[float]) -> list[float]:
+    grid = [float(t) for t in times]
+    if (
+        len(grid) < 2
+        or any(a <= b for a, b in zip(grid, grid[1:], strict=False))
+        or not (grid[0] <= 1 and grid[-1] >= 0)
+    ):
+        raise ValueError(
+            f"times: got {grid[:5]}, expected at least two decreasing times in [0, 1], from 1 (prior) to 0 (data)"
+        )
+    return grid
+
+
+def _start(
+    process: KuramotoProcess,
+    shape: tuple[int, ...],
+    prior: Prior | None,
+    start: Tensor | None,
+    generator: Generators,
+    device: torch.device | str | None,
+) -> Tensor:
+    if start is not None:
+        validate_phases(start, "start")
+        if tuple(start.shape) != tuple(shape):
+            raise ValueError(f"start: got shape {tuple(start.shape)}, expected {tuple(shape)}")
+        return start if device is None else start.to(device)
+    theta = (prior or GibbsPrior(process)).sample(tuple(shape), generator)
+    return theta if device is None else theta.to(device)
