@@ -13,11 +13,15 @@ import math
 import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
+from typing import Any
 
 import matplotlib.pyplot as plt
+import numpy as np
 import torch
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.figure import Figure
+from matplotlib.image import AxesImage
 from torch import Tensor
 
 from kodm_lite.circular import phase_to_image, wrap
@@ -41,9 +45,10 @@ __all__ = [
 CYCLIC = "twilight"
 COLOURS = ("#3b6fb6", "#d1603d", "#2f8f6b", "#8a5aa8", "#b08a2e", "#5f6b7a")
 
-_STYLE = {
+_STYLE: dict[Any, Any] = {
     "figure.figsize": (6.4, 3.2),
     "figure.dpi": 110,
+    "figure.max_open_warning": 0,  # frames of an animation are open together
     "figure.constrained_layout.use": True,
     "axes.prop_cycle": plt.cycler(color=COLOURS),
     "axes.spines.top": False,
@@ -68,14 +73,14 @@ def use_style() -> None:
     plt.rcParams.update(_STYLE)
 
 
-def show_phases(ax: Axes, theta: Tensor, title: str = ""):
+def show_phases(ax: Axes, theta: Tensor, title: str = "") -> AxesImage:
     """An image of phases (H, W) or (1, H, W), radians, in cyclic colours; returns the matplotlib image."""
     picture = ax.imshow(_plane(wrap(theta)), cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, interpolation="nearest")
     _bare(ax, title)
     return picture
 
 
-def show_images(ax: Axes, theta: Tensor, title: str = "", scale: float = 0.9):
+def show_images(ax: Axes, theta: Tensor, title: str = "", scale: float = 0.9) -> AxesImage:
     """The grey image that phases (H, W) or (1, H, W) stand for; returns the matplotlib image."""
     picture = ax.imshow(_plane(phase_to_image(theta, scale)), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     _bare(ax, title)
@@ -93,7 +98,7 @@ def image_grid(theta: Tensor, columns: int = 8, gap: int = 1) -> Tensor:
     return grid
 
 
-def phase_axis(axis) -> None:
+def phase_axis(axis: Axis) -> None:
     """Ticks at multiples of pi / 2 on a matplotlib axis (``ax.xaxis`` or ``ax.yaxis``)."""
     axis.set_ticks(
         [-math.pi, -math.pi / 2, 0, math.pi / 2, math.pi], [r"$-\pi$", r"$-\pi/2$", "0", r"$\pi/2$", r"$\pi$"]
@@ -128,7 +133,7 @@ def circle(ax: Axes, theta: Tensor, arrow: bool = True, size: float = 18) -> Non
     ax.axis("off")
 
 
-def histogram(ax: Axes, theta: Tensor, bins: int = 72, **options) -> None:
+def histogram(ax: Axes, theta: Tensor, bins: int = 72, **options: Any) -> None:
     """Histogram of phases as a density over [-pi, pi), comparable with exact densities."""
     options = {"color": "0.78", "edgecolor": "none", **options}
     ax.hist(wrap(theta.detach().flatten().cpu()).numpy(), bins=bins, range=(-math.pi, math.pi), density=True, **options)
@@ -164,20 +169,22 @@ class FrameSlider:
 
     def _repr_html_(self) -> str:
         key = "frames-" + uuid.uuid5(uuid.NAMESPACE_OID, self.alt + str(len(self.pictures))).hex[:8]
-        data = ",".join('"' + base64.b64encode(p).decode() + '"' for p in self.pictures)
+        uris = ["data:image/webp;base64," + base64.b64encode(p).decode() for p in self.pictures]
+        data = ",".join(f'"{uri}"' for uri in uris[1:])  # the first one is in the page already
         labels = ",".join('"' + html.escape(label, quote=True) + '"' for label in self.labels)
         last = len(self.pictures) - 1
         return f"""<div class="frame-slider" id="{key}">
-<img class="dark-light" alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;background:#fff;border-radius:4px">
+<img class="dark-light" src="{uris[0]}" alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;background:#fff;border-radius:4px">
 <div style="display:flex;gap:.6em;align-items:center;max-width:40em">
 <button type="button" aria-label="play or pause" style="width:2.4em">&#9654;</button>
 <input type="range" min="0" max="{last}" value="0" aria-label="frame" style="flex:1">
 <span style="min-width:8em;font-variant-numeric:tabular-nums"></span></div></div>
 <script>(function(){{
-const frames=[{data}],labels=[{labels}],box=document.getElementById("{key}");
+const box=document.getElementById("{key}"),labels=[{labels}];
 const [img,slider,text,button]=["img","input","span","button"].map(s=>box.querySelector(s));
+const frames=[img.src,{data}];
 let timer=null;
-function show(){{img.src="data:image/webp;base64,"+frames[slider.value];text.innerHTML=labels[slider.value];}}
+function show(){{img.src=frames[slider.value];text.innerHTML=labels[slider.value];}}
 function stop(){{clearInterval(timer);timer=null;button.innerHTML="&#9654;";}}
 slider.oninput=show;
 button.onclick=()=>{{if(timer)return stop();button.innerHTML="&#10074;&#10074;";
@@ -209,7 +216,7 @@ def frame_slider(figures: Sequence[Figure], labels: Sequence[str], alt: str, qua
     return FrameSlider(pictures, labels, alt)
 
 
-def _plane(x: Tensor):
+def _plane(x: Tensor) -> np.ndarray:
     return x.detach().cpu().reshape(x.shape[-2:]).numpy()
 
 
