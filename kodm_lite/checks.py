@@ -47,9 +47,9 @@ def check(
 
     Example:
         >>> check("one half, twice", 0.5 + 0.5, 1.0, tolerance=1e-12)
-        ✓ one half, twice: measured 1, expected 1, within 1e-12
+        ✓ one half, twice: measured 1, expected 1 (off by 0), within 1e-12
         >>> check("mean of 100 coin flips", 0.53, 0.5, standard_error=0.05)
-        ✓ mean of 100 coin flips: measured 0.53, expected 0.5, within 4 standard errors of 0.05
+        ✓ mean of 100 coin flips: measured 0.53, expected 0.5 (off by 0.03), within 4 standard errors of 0.05
     """
     if (tolerance is None) == (standard_error is None):
         raise ValueError(
@@ -64,9 +64,12 @@ def check(
         bound = f"{sigmas:.3g} standard errors of {standard_error:.3g}"
     value, wanted = _farthest_entry(measured, expected)
     distance = abs(value - wanted)
-    line = f"{_one_line(what)}: measured {value:.6g}, expected {wanted:.6g}, within {bound}"
+    off = f" (off by {distance:.2g})" if wanted != 0 else ""  # two equal numbers do not show how equal they are
+    line = f"{_one_line(what)}: measured {value:.6g}, expected {wanted:.6g}{off}, within {bound}"
     if not distance <= allowed:  # written so that NaN fails
-        raise AssertionError(f"✗ {line}: the distance is {distance:.3g}, {distance / allowed:.3g} times what is allowed")
+        raise AssertionError(
+            f"✗ {line}: the distance is {distance:.3g}, {distance / allowed:.3g} times what is allowed"
+        )
     print(f"✓ {line}")
 
 

@@ -46,8 +46,9 @@ def wrap(x: Tensor) -> Tensor:
     tensor([ 0.5000, -2.2832, -0.7168])
     """
     high, low = _TWO_PI_PARTS.get(x.dtype, (TWO_PI, 0.0))
-    turns = torch.floor(x.detach() / TWO_PI + 0.5)
-    y = x - turns * high - turns * low
+    turns = torch.round(x.detach() / TWO_PI)  # exactly 0 for all angles of the circle
+    # Beyond 1e8 turns (float32: 6e4) the digits are gone; the remainder keeps at least the range.
+    y = torch.fmod(x - turns * high - turns * low, TWO_PI)
     # Rounding can leave y one unit in the last place outside; a whole turn brings it back.
     y = torch.where(y >= math.pi, y - TWO_PI, y)
     return torch.where(y < -math.pi, y + TWO_PI, y)
@@ -78,7 +79,7 @@ def order_parameter(theta: Tensor, dim: int | Sequence[int] | None = None, keepd
     >>> order_parameter(torch.tensor([0.0, torch.pi / 2]))
     tensor(0.5000+0.5000j)
     """
-    dims = tuple(range(theta.ndim)) if dim is None else dim
+    dims = tuple(range(theta.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
     return torch.complex(theta.cos().mean(dims, keepdim), theta.sin().mean(dims, keepdim))
 
 
@@ -92,13 +93,14 @@ def image_to_phase(x: Tensor, scale: float = 0.9) -> Tensor:
         scale: share of the half circle that is used, in (0, 1].
 
     Raises:
-        ValueError: values outside [-1, 1], for instance bytes, or a scale outside (0, 1].
+        ValueError: values outside [-1, 1], for instance bytes, an empty image, or a scale outside (0, 1].
 
     Source: arXiv 2509.15328, experiments (scale 0.9).  Book: chapter 1.
     """
     _check_scale(scale)
-    if not torch.is_floating_point(x):
-        raise ValueError(f"image_to_phase: got dtype {x.dtype}, expected a floating image; try x.float() / 127.5 - 1")
+    if not isinstance(x, Tensor) or not x.is_floating_point() or x.numel() == 0:
+        got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(f"image_to_phase: got {got}, expected a floating image; try x.float() / 127.5 - 1 for bytes")
     low, high = float(x.min()), float(x.max())
     if not (low >= -1.0 - 1e-6 and high <= 1.0 + 1e-6):  # written so that NaN fails too
         raise ValueError(
@@ -118,7 +120,12 @@ def phase_to_image(theta: Tensor, scale: float = 0.9) -> Tensor:
 
 
 def to_uint8(theta: Tensor, scale: float = 0.9) -> Tensor:
-    """Phases as bytes 0 to 255, rounded to the nearest (not truncated)."""
+    """Phases as bytes 0 to 255, rounded to the nearest (not truncated).
+
+    Raises:
+        ValueError: NaN, infinity, degrees: what no byte should hide.
+    """
+    validate_phases(theta)
     return ((phase_to_image(theta, scale) + 1) * 127.5).round().to(torch.uint8)
 
 
@@ -137,7 +144,9 @@ def validate_phases(theta: Tensor, name: str = "theta") -> None:
     if theta.dtype not in _TWO_PI_PARTS:
         raise ValueError(f"{name}: got dtype {theta.dtype}, expected float32 or float64; try {name}.float()")
     if theta.numel() == 0:
-        raise ValueError(f"{name}: got an empty tensor of shape {tuple(theta.shape)}, expected at least one phase")
+        raise ValueError(
+            f"{name}: got an empty tensor of shape {tuple(theta.shape)}, expected at least one phase; try another batch"
+        )
     largest = float(theta.abs().max())  # NaN and infinity survive max
     if not math.isfinite(largest):
         raise ValueError(
@@ -152,4 +161,4 @@ def validate_phases(theta: Tensor, name: str = "theta") -> None:
 
 def _check_scale(scale: float) -> None:
     if not 0 < scale <= 1:
-        raise ValueError(f"scale: got {scale}, expected a number in (0, 1]; the paper uses 0.9")
+        raise ValueError(f"scale: got {scale}, expected a number in (0, 1]; try 0.9, as in the paper")

@@ -15,6 +15,7 @@ import cmath
 import math
 import warnings
 from collections.abc import Callable
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import torch
@@ -41,7 +42,7 @@ def evolve_modes(process: KuramotoProcess, modes: Tensor, t0: float = 0.0, t1: f
     """
     decay = torch.arange(modes.shape[-1], dtype=torch.float64) ** 2
     grid = torch.linspace(t0, t1, _stable_steps(process, modes.shape[-1], t1 - t0) + 1, dtype=torch.float64).tolist()
-    for a, b in zip(grid[:-1], grid[1:], strict=True):
+    for a, b in pairwise(grid):
         modes = _lawson_step(process, _mean_field_torque, modes, decay, a, b)
     return modes
 
@@ -54,7 +55,7 @@ class _ModeSolution:
         self._times = torch.linspace(0, 1, steps + 1, dtype=torch.float64)
         history, slopes = [modes], []
         grid = self._times.tolist()
-        for a, b in zip(grid[:-1], grid[1:], strict=True):
+        for a, b in pairwise(grid):
             history.append(_lawson_step(process, torque, history[-1], decay, a, b))
         for t, c in zip(grid, history, strict=True):
             slopes.append(torque(process, c, t) - decay * process.diffusion.at(t) * c)
@@ -102,7 +103,7 @@ class FokkerPlanck1D(_ModeSolution):
         return self.modes(t)[..., 1]
 
     def density(self, theta: Tensor, t: Tensor | float) -> Tensor:
-        """Density at angles theta (any shape, radians) and time t (a number, or one per entry of the first dimension)."""
+        """Density at angles theta (any shape, radians) and time t (a number, or one per row)."""
         return self._density_and_derivative(theta, t)[0]
 
     def score(self, theta: Tensor, t: Tensor | float) -> Tensor:
@@ -141,7 +142,7 @@ class FokkerPlanck2D(_ModeSolution):
         initial = torch.fft.fft2(_on_grid(density, 2, 4 * modes))
         sign = (-1.0) ** (self._n[:, None] + self._n[None, :])
         initial = (initial[self._n][:, self._n] * sign).conj()
-        _warn_if_unresolved(initial[-1, :], modes)
+        _warn_if_unresolved(torch.cat((initial[-1, :], initial[:, -1])), modes)
         decay = (self._n[:, None] ** 2 + self._n[None, :] ** 2).to(torch.float64)
         super().__init__(process, initial, decay, _pair_torque, _stable_steps(process, 2 * modes, 1.0))
 
@@ -192,7 +193,7 @@ Torque = Callable[["KuramotoProcess", Tensor, float], Tensor]
 
 
 def _mean_field_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
-    """(n/2)(H c_{n-1} - conj(H) c_{n+1}) with H = K c_1 + K_ref exp(i psi_ref); the mode after the last counts as zero."""
+    """(n/2)(H c_{n-1} - conj(H) c_{n+1}) with H = K c_1 + K_ref exp(i psi_ref); modes after the last count as zero."""
     field = process.coupling_strength.at(t) * c[..., 1:2] + process.reference_strength.at(t) * _reference_direction(
         process
     )
@@ -202,7 +203,7 @@ def _mean_field_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
 
 
 def _pair_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
-    """The same for modes c_{mn} = E exp(i m theta_1 + i n theta_2) of two oscillators, the mean field containing both."""
+    """The same for modes c_{mn} = E exp(i m theta_1 + i n theta_2) of two oscillators, both part of the mean field."""
     half = 0.5 * process.coupling_strength.at(t)
     reference = process.reference_strength.at(t) * _reference_direction(process)
     order = torch.arange(c.shape[0]) - c.shape[0] // 2
@@ -217,7 +218,7 @@ def _pair_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
 
 
 def _lawson_step(process: KuramotoProcess, torque: Torque, c: Tensor, decay: Tensor, a: float, b: float) -> Tensor:
-    """One step of the fourth-order integrating-factor Runge-Kutta method (Lawson 1967): diffusion exact, torque explicit."""
+    """Step of the integrating-factor Runge-Kutta method of order 4 (Lawson 1967): diffusion exact, torque explicit."""
     h, middle = b - a, 0.5 * (a + b)
     first = torch.exp(-decay * process.diffusion.integral(a, middle))
     second = torch.exp(-decay * process.diffusion.integral(middle, b))
@@ -248,8 +249,8 @@ def _on_grid(density: Callable[..., Tensor] | Tensor, dims: int, size: int) -> T
         values = density.to(torch.float64)
         if values.ndim != dims or min(values.shape) < size // 2 or len(set(values.shape)) > 1:
             raise ValueError(
-                f"density: got a grid of shape {tuple(values.shape)}, expected {dims} equal sides of at least {size // 2}; "
-                "try a finer grid or fewer modes"
+                f"density: got a grid of shape {tuple(values.shape)}, expected {dims} equal sides of at least "
+                f"{size // 2}; try a finer grid or fewer modes"
             )
     else:
         angles = -math.pi + 2 * math.pi * torch.arange(size, dtype=torch.float64) / size

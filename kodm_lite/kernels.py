@@ -7,12 +7,13 @@ Both have log-density, score (derivative of the log-density with respect to the 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
 
 from kodm_lite.circular import TWO_PI, angle_difference, wrap
-from kodm_lite.randomness import Generators, normal, uniform
+from kodm_lite.randomness import Generators, check_one_per_image, normal, uniform
 
 __all__ = ["VonMises", "WrappedNormal"]
 
@@ -43,56 +44,50 @@ class WrappedNormal:
     """
 
     def __init__(self, loc: Tensor | float, scale: Tensor | float, validate_args: bool = True):
-        self.loc, self.scale, self._dtype = _broadcast(loc, scale)
+        self.loc, self.scale, self._dtype = _parameters(loc, scale)
         if validate_args:
             _require_finite(self.loc, "loc")
-            _require(self.scale, self.scale > 0, "scale", "a positive number")
+            _require(self.scale, self.scale > 0, "scale", "a positive number; try 1e-6 for almost none")
 
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density at angles ``x`` (radians, any real numbers), with respect to arc length."""
-        d, scale = self._difference_and_scale(x)
-        narrow = scale < _SWITCH
-        images, _ = _image_log_weights(d, scale.clamp(max=_SWITCH))
-        series, _ = _fourier_series(d, scale.clamp(min=_SWITCH))
-        from_images = images.logsumexp(-1) - torch.log(scale * math.sqrt(TWO_PI))
-        from_series = torch.log1p(series) - math.log(TWO_PI)
-        return torch.where(narrow, from_images, from_series)
+        d = angle_difference(x, self.loc)
+        narrow, wide = self.scale.clamp(max=_SWITCH).to(d.dtype), self.scale.clamp(min=_SWITCH).to(d.dtype)
+        left, right = _neighbour_images(d, narrow)
+        from_images = -0.5 * (d / narrow) ** 2 + torch.log1p(left + right) - torch.log(narrow * math.sqrt(TWO_PI))
+        from_series = torch.log1p(_fourier_series(d, wide)[0]) - math.log(TWO_PI)
+        return torch.where(self.scale < _SWITCH, from_images, from_series)
 
     def score(self, x: Tensor) -> Tensor:
         """Derivative of the log-density with respect to ``x``: finite everywhere, zero opposite the mean."""
-        d, scale = self._difference_and_scale(x)
-        narrow = scale < _SWITCH
-        sigma = scale.clamp(max=_SWITCH)
-        log_weights, positions = _image_log_weights(d, sigma)
-        from_images = -(log_weights.softmax(-1) * positions).sum(-1) / sigma**2
-        series, derivative = _fourier_series(d, scale.clamp(min=_SWITCH))
-        return torch.where(narrow, from_images, derivative / (1 + series))
+        d = angle_difference(x, self.loc)
+        narrow, wide = self.scale.clamp(max=_SWITCH).to(d.dtype), self.scale.clamp(min=_SWITCH).to(d.dtype)
+        left, right = _neighbour_images(d, narrow)
+        from_images = -(d + TWO_PI * (right - left) / (1 + left + right)) / narrow**2
+        series, derivative = _fourier_series(d, wide)
+        return torch.where(self.scale < _SWITCH, from_images, derivative / (1 + series))
 
     def sample(self, shape: tuple[int, ...] = (), generator: Generators = None) -> Tensor:
         """Independent draws in [-pi, pi), of shape ``shape`` followed by the parameters' shape."""
-        loc = self.loc.to(self._dtype).expand(*shape, *self.loc.shape)
+        loc = self.loc.to(self._dtype).expand((*shape, *self.loc.shape))
         return wrap(loc + self.scale.to(self._dtype) * normal(loc, generator))
 
-    def _difference_and_scale(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        d = angle_difference(x, self.loc)
-        d, scale = torch.broadcast_tensors(d, self.scale.to(d.dtype))
-        return d, scale
 
-
-def _image_log_weights(d: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """Exponents and positions of the images d - 2 pi, d, d + 2 pi, stacked in a last dimension."""
-    positions = torch.stack((d - TWO_PI, d, d + TWO_PI), -1)
-    return -0.5 * (positions / sigma.unsqueeze(-1)) ** 2, positions
+def _neighbour_images(d: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
+    """Weights of the images d - 2 pi and d + 2 pi relative to that of d: at most 1, since abs(d) <= pi."""
+    rate = TWO_PI / sigma**2
+    return torch.exp(rate * (d - math.pi)), torch.exp(-rate * (d + math.pi))
 
 
 def _fourier_series(d: Tensor, sigma: Tensor) -> tuple[Tensor, Tensor]:
-    """2 sum_n q_n cos(n d) and its derivative, with q_n = exp(-n^2 sigma^2 / 2)."""
-    series, derivative = torch.zeros_like(d), torch.zeros_like(d)
-    for n in range(1, _MODES + 1):
+    """2 sum_n q_n cos(n d) and its derivative, with q_n = exp(-n^2 sigma^2 / 2), by Clenshaw's recurrence."""
+    sin, cos = d.sin(), d.cos()
+    even = even_next = odd = odd_next = torch.zeros_like(d)
+    for n in range(_MODES, 0, -1):
         q = 2 * torch.exp(-0.5 * (n * sigma) ** 2)
-        series = series + q * torch.cos(n * d)
-        derivative = derivative - n * q * torch.sin(n * d)
-    return series, derivative
+        even, even_next = q + 2 * cos * even - even_next, even
+        odd, odd_next = n * q + 2 * cos * odd - odd_next, odd
+    return cos * even - even_next, -sin * odd
 
 
 class VonMises:
@@ -113,10 +108,15 @@ class VonMises:
     """
 
     def __init__(self, loc: Tensor | float, concentration: Tensor | float, validate_args: bool = True):
-        self.loc, self.concentration, self._dtype = _broadcast(loc, concentration)
+        self.loc, self.concentration, self._dtype = _parameters(loc, concentration)
         if validate_args:
             _require_finite(self.loc, "loc")
-            _require(self.concentration, self.concentration >= 0, "concentration", "a number >= 0")
+            _require(
+                self.concentration,
+                self.concentration >= 0,
+                "concentration",
+                "a number >= 0; try loc + pi for a negative one",
+            )
 
     @classmethod
     def from_order_parameter(cls, z: Tensor) -> VonMises:
@@ -132,7 +132,7 @@ class VonMises:
         (tensor(1.5708), tensor(1.1593))
         """
         r = z.abs().to(torch.float64)
-        _require(r, r < 1, "z", "a modulus below 1")
+        _require(r, r < 1, "z", "a modulus below 1; try a mean over several phases")
         kappa = r * (2 - r**2) / (1 - r**2)
         for _ in range(20):
             length = torch.special.i1e(kappa) / torch.special.i0e(kappa)
@@ -143,8 +143,11 @@ class VonMises:
     def log_prob(self, x: Tensor) -> Tensor:
         """Log-density at angles ``x`` (radians), with respect to arc length."""
         half = torch.sin((x - self.loc) / 2)
-        # cos d - 1 = -2 sin^2(d/2) keeps its digits at large concentration; i0e = exp(-kappa) I_0(kappa) cannot overflow.
-        normaliser = torch.log(torch.special.i0e(self.concentration)) + math.log(TWO_PI)
+        # cos d - 1 = -2 sin^2(d/2) keeps its digits at large concentration; i0e = exp(-kappa) I_0(kappa) does not
+        # overflow.
+        # A tiny shift, because torch differentiates i0e at 0 as if it had an extremum there.
+        kappa = self.concentration + torch.finfo(self.concentration.dtype).tiny
+        normaliser = torch.log(torch.special.i0e(kappa)) + math.log(TWO_PI)
         return -2 * self.concentration * half**2 - normaliser
 
     def score(self, x: Tensor) -> Tensor:
@@ -161,27 +164,21 @@ class VonMises:
         Rejection from a wrapped Cauchy law.  At least 65 % of proposals are accepted whatever the concentration, so
         64 rounds leave an unaccepted angle with probability below 1e-29: the loop is bounded and cannot hang.
         """
-        loc = self.loc.to(self._dtype).expand(*shape, *self.loc.shape)
-        if isinstance(generator, (list, tuple)):  # per image: the draws of one must not depend on the others
-            rows = VonMises(loc, self.concentration.expand_as(loc), validate_args=False)
-            return rows._sample_rows(generator)
+        loc = self.loc.to(self._dtype).expand((*shape, *self.loc.shape))
         kappa = self.concentration.expand_as(loc).to(torch.float64)
+        if isinstance(generator, Sequence):  # per image: the draws of one must not depend on the others
+            check_one_per_image(generator, loc)
+            rows = [_centred_von_mises(k, g) for k, g in zip(kappa, generator, strict=True)]
+            return wrap(loc + torch.stack(rows).to(loc.dtype))
         return wrap(loc + _centred_von_mises(kappa, generator).to(loc.dtype))
 
-    def _sample_rows(self, generators: list | tuple) -> Tensor:
-        if len(generators) != self.loc.shape[0]:
-            raise ValueError(
-                f"generator: got {len(generators)} generators, expected one per image, {self.loc.shape[0]}"
-            )
-        rows = zip(self.loc, self.concentration, generators, strict=True)
-        return torch.stack([VonMises(m, k, validate_args=False).sample((), g) for m, k, g in rows])
 
-
+@torch.no_grad()  # the derivative of a rejection sampler is not that of the law
 def _centred_von_mises(kappa: Tensor, generator: Generators, rounds: int = 64) -> Tensor:
     """Draws of VonMises(0, kappa), one per entry of ``kappa``.
 
-    The proposal 2 arctan(sqrt(b) tan(pi u)) is wrapped Cauchy; with b = 1 / (2 kappa + sqrt(4 kappa^2 + 1)) the ratio of
-    densities is largest at cos = x0 = (1 - b)/(1 + b), which gives the acceptance rule.
+    The proposal 2 arctan(sqrt(b) tan(pi u)) is wrapped Cauchy; with b = 1 / (2 kappa + sqrt(4 kappa^2 + 1)) the ratio
+    of densities is largest at cos = x0 = (1 - b)/(1 + b), which gives the acceptance rule.
     """
     b = 1 / (2 * kappa + torch.sqrt(4 * kappa**2 + 1))
     x0 = (1 - b) / (1 + b)
@@ -200,24 +197,28 @@ def _centred_von_mises(kappa: Tensor, generator: Generators, rounds: int = 64) -
     return theta
 
 
-def _broadcast(loc: Tensor | float, other: Tensor | float) -> tuple[Tensor, Tensor, torch.dtype]:
-    """Both as floating tensors of one shape, dtype and device, and the dtype of samples.
+def _parameters(loc: Tensor | float, other: Tensor | float) -> tuple[Tensor, Tensor, torch.dtype]:
+    """Both as floating tensors of one dtype and device, loc with the shape of both, and the dtype of samples.
 
-    A plain number follows the tensor beside it.  Two plain numbers stay float64 scalars, which lose no digits and, having
-    no dimensions, do not promote a float32 argument; their samples have torch's default dtype.
+    Tensors are promoted, a plain number follows the tensor beside it.  Two plain numbers stay float64 scalars, which
+    lose no digits and, having no dimensions, do not promote a float32 argument; their samples have torch's default
+    dtype.
     """
-    tensor = next((p for p in (loc, other) if isinstance(p, Tensor)), None)
-    like = torch.zeros((), dtype=torch.float64) if tensor is None else tensor
-    if not like.is_floating_point():
-        raise ValueError(f"parameters: got dtype {like.dtype}, expected float32 or float64; try .float()")
-    loc = torch.as_tensor(loc, dtype=like.dtype, device=like.device)
-    other = torch.as_tensor(other, dtype=like.dtype, device=like.device)
-    loc, other = torch.broadcast_tensors(loc, other)
-    return loc, other, torch.get_default_dtype() if tensor is None else like.dtype
+    numbers = not isinstance(loc, Tensor) and not isinstance(other, Tensor)
+    try:
+        both = torch.as_tensor(loc + other, dtype=torch.float64 if numbers else None)  # promotes and broadcasts
+    except RuntimeError as error:
+        raise ValueError(
+            f"parameters: got {error}, expected shapes that broadcast; try adding dimensions of length 1"
+        ) from error
+    if not both.is_floating_point():
+        raise ValueError(f"parameters: got dtype {both.dtype}, expected float32 or float64; try .float()")
+    first, second = (torch.as_tensor(p, dtype=both.dtype, device=both.device) for p in (loc, other))
+    return first.expand(both.shape), second, torch.get_default_dtype() if numbers else both.dtype
 
 
 def _require_finite(value: Tensor, name: str) -> None:
-    _require(value, torch.isfinite(value), name, "finite numbers")
+    _require(value, torch.isfinite(value), name, "finite numbers; try torch.isfinite to find the others")
 
 
 def _require(value: Tensor, condition: Tensor, name: str, expected: str) -> None:

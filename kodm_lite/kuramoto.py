@@ -80,15 +80,18 @@ class LocalCoupling:
                 f"radius: got {self.radius!r}, expected an integer >= 1; try GlobalCoupling() for everybody"
             )
         if self.boundary not in ("periodic", "reflect"):
-            raise ValueError(f"boundary: got {self.boundary!r}, expected 'periodic' or 'reflect'")
+            raise ValueError(f"boundary: got {self.boundary!r}, expected 'periodic' or 'reflect'; try 'periodic'")
 
     def average(self, x: Tensor) -> Tensor:
         """Mean over the box around every pixel, same shape as ``x``."""
         dims = _spatial_dims(x)
+        if not (x.is_floating_point() or x.is_complex()):
+            raise ValueError(f"local coupling: got dtype {x.dtype}, expected real or complex numbers; try x.float()")
         smallest = min(x.shape[dim] for dim in dims)
         if self.radius >= smallest:
             raise ValueError(
-                f"radius: got {self.radius} for an image of shape {tuple(x.shape)}, expected less than {smallest}"
+                f"radius: got {self.radius} for an image of shape {tuple(x.shape)}, expected less than {smallest}; "
+                "try GlobalCoupling() for everybody"
             )
         for dim in dims:
             x = _box_mean(x, self.radius, dim, self.boundary)
@@ -119,7 +122,9 @@ def _spatial_dims(x: Tensor) -> tuple[int, ...]:
         return (1,)
     if x.ndim == 4:
         return (2, 3)
-    raise ValueError(f"local coupling: got shape {tuple(x.shape)}, expected images (B, C, H, W) or oscillators (B, N)")
+    raise ValueError(
+        f"local coupling: got shape {tuple(x.shape)}, expected images (B, C, H, W) or oscillators (B, N); try x[None]"
+    )
 
 
 # A product with an n x n averaging matrix is up to three times faster than prefix sums for short lines and slower for
@@ -160,8 +165,9 @@ def _box_mean_by_prefix_sums(x: Tensor, radius: int, dim: int, boundary: str) ->
     else:
         index = index % (2 * n)
         index = torch.where(index < n, index, 2 * n - 1 - index)
-    # float64: a difference of long float32 sums would lose the digits that the box mean needs
-    sums = x.index_select(dim, index).cumsum(dim, dtype=torch.float64)
+    # Double precision: a difference of long float32 sums would lose the digits that the box mean needs.
+    double = torch.complex128 if x.is_complex() else torch.float64
+    sums = x.index_select(dim, index).cumsum(dim, dtype=double)
     box = sums.narrow(dim, 2 * radius + 1, n) - sums.narrow(dim, 0, n)
     return (box / (2 * radius + 1)).to(x.dtype)
 
@@ -191,8 +197,15 @@ def kuramoto_drift(
         Angular velocity, same shape as ``theta``.  Source: arXiv 2509.15328, forward SDE; Sakaguchi 1988.
         Book: chapter 2.
 
+    Raises:
+        ValueError: a mean field that is not complex.
+
     >>> kuramoto_drift(torch.tensor([0.1]), torch.tensor([0.5j]), 2.0, 0.0)
     tensor([0.9950])
     """
+    if not mean_field.is_complex():
+        raise ValueError(
+            f"mean_field: got dtype {mean_field.dtype}, expected a complex field; try coupling.mean_field(theta)"
+        )
     pull = drift_in_field(theta.sin(), theta.cos(), mean_field.real, mean_field.imag)
     return coupling_strength * pull - reference_strength * torch.sin(theta - reference_phase)

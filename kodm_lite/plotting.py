@@ -7,10 +7,11 @@ steps of angle look like equal steps of colour.
 from __future__ import annotations
 
 import base64
+import hashlib
 import html
 import io
+import json
 import math
-import uuid
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -165,26 +166,29 @@ class FrameSlider:
     @property
     def size(self) -> int:
         """Bytes of HTML."""
-        return len(self._repr_html_())
+        return len(self._repr_html_().encode())
 
     def _repr_html_(self) -> str:
-        key = "frames-" + uuid.uuid5(uuid.NAMESPACE_OID, self.alt + str(len(self.pictures))).hex[:8]
+        # The script finds its own box by content, the first not yet taken: the same slider may stand on a page twice.
+        key = hashlib.sha256(b"".join(self.pictures) + repr((self.labels, self.alt)).encode()).hexdigest()[:16]
         uris = ["data:image/webp;base64," + base64.b64encode(p).decode() for p in self.pictures]
         data = ",".join(f'"{uri}"' for uri in uris[1:])  # the first one is in the page already
-        labels = ",".join('"' + html.escape(label, quote=True) + '"' for label in self.labels)
+        labels = json.dumps(self.labels).replace("<", "\\u003c")  # no label can end the script
         last = len(self.pictures) - 1
-        return f"""<div class="frame-slider" id="{key}">
-<img class="dark-light" src="{uris[0]}" alt="{html.escape(self.alt, quote=True)}" style="max-width:100%;background:#fff;border-radius:4px">
+        return f"""<div class="frame-slider" data-frames="{key}">
+<img class="dark-light" src="{uris[0]}" alt="{html.escape(self.alt, quote=True)}"
+style="max-width:100%;background:#fff;border-radius:4px">
 <div style="display:flex;gap:.6em;align-items:center;max-width:40em">
 <button type="button" aria-label="play or pause" style="width:2.4em">&#9654;</button>
 <input type="range" min="0" max="{last}" value="0" aria-label="frame" style="flex:1">
 <span style="min-width:8em;font-variant-numeric:tabular-nums"></span></div></div>
 <script>(function(){{
-const box=document.getElementById("{key}"),labels=[{labels}];
+const labels={labels},box=document.querySelector('[data-frames="{key}"]:not([data-ready])');
+box.dataset.ready="";
 const [img,slider,text,button]=["img","input","span","button"].map(s=>box.querySelector(s));
 const frames=[img.src,{data}];
 let timer=null;
-function show(){{img.src=frames[slider.value];text.innerHTML=labels[slider.value];}}
+function show(){{img.src=frames[slider.value];text.textContent=labels[slider.value];}}
 function stop(){{clearInterval(timer);timer=null;button.innerHTML="&#9654;";}}
 slider.oninput=show;
 button.onclick=()=>{{if(timer)return stop();button.innerHTML="&#10074;&#10074;";
@@ -206,7 +210,10 @@ def frame_slider(figures: Sequence[Figure], labels: Sequence[str], alt: str, qua
         ValueError: no figures, or another number of labels.
     """
     if not figures or len(figures) != len(labels):
-        raise ValueError(f"figures, labels: got {len(figures)} and {len(labels)}, expected the same number, at least 1")
+        raise ValueError(
+            f"figures, labels: got {len(figures)} and {len(labels)}, expected the same number, at least 1; "
+            "try one label per figure"
+        )
     pictures = []
     for figure in figures:
         buffer = io.BytesIO()

@@ -1,8 +1,8 @@
 r"""Where sampling starts: draws of the terminal state, with its correlations.
 
 Von Mises draws have the right law pixel by pixel but not together: phases that pull on each other fluctuate together.
-At frozen coefficients the drift is a gradient, so the stationary law is exactly the Gibbs law exp(-U/D) of an XY model in
-a field,
+At frozen coefficients the drift is a gradient, so the stationary law is exactly the Gibbs law exp(-U/D) of an XY model
+in a field,
 
 .. math:: U = -\tfrac K2 \sum_{ij} w_{ij} \cos(\theta_i - \theta_j) - K_{ref} \sum_i \cos(\theta_i - \psi_{ref}) .
 
@@ -35,30 +35,46 @@ class Prior(Protocol):
 
 @dataclass(frozen=True)
 class GibbsPrior:
-    """The stationary law at the final coefficients: von Mises draws, then a few forward steps with frozen coefficients.
+    """The stationary law at the final coefficients: von Mises draws, then a few steps with frozen coefficients.
+
+    The steps are those of Leimkuhler and Matthews: Euler's, with the mean of two successive noises in place of one, which
+    makes the stationary law second-order accurate, so that few and large steps do.
 
     Args:
         process: the forward process.
-        relaxation: number of frozen Euler steps; 0 gives independent von Mises draws.
-        variance: noise variance of one frozen step; the chain's own last step has 0.1.
+        relaxation: number of frozen steps; 0 gives independent von Mises draws.
+        variance: noise variance of one frozen step; a sharply peaked law takes smaller ones, so as not to overshoot.
 
-    Book: chapter 3.
+    Raises:
+        ValueError: a negative number of steps, or a variance that is not positive.
+
+    Source: Leimkuhler and Matthews 2013.  Book: chapter 3, which measures both choices.
     """
 
     process: KuramotoProcess
     relaxation: int = 20
-    variance: float = 0.1
+    variance: float = 0.2
+
+    def __post_init__(self) -> None:
+        if not (self.relaxation >= 0 and 0 < self.variance < float("inf")):
+            raise ValueError(
+                f"relaxation, variance: got {self.relaxation} and {self.variance}, expected steps >= 0 and a positive "
+                "number; try the defaults"
+            )
 
     def sample(self, shape: tuple[int, ...], generator: Generators = None) -> Tensor:
         """Phases of the given shape (B, C, H, W) or (B, N), in [-pi, pi), on the generator's device."""
+        _check_shape(shape)
         device = _device_of(generator)
         law = self.process.prior(shape[1:])
-        law = type(law)(law.loc.to(device), law.concentration.to(device), validate_args=False)
-        theta = law.sample(shape[: len(shape) - law.loc.ndim], generator)
-        # The rates at t = 1, run for as long as gives every step its variance.
-        step = self.variance / (2 * self.process.diffusion.at(1.0))
+        law = VonMises(law.loc.to(device), law.concentration.to(device), validate_args=False)
+        theta = law.sample(shape[: len(shape) - law.loc.ndim], generator).to(torch.get_default_dtype())
+        variance = min(self.variance, 0.5 / max(1.0, float(law.concentration.max())))
+        duration = variance / (2 * self.process.diffusion.at(1.0))  # of one step, at the rates of t = 1
+        noise = normal(theta, generator)
         for _ in range(self.relaxation):
-            theta = theta + step * self.process.drift(theta, 1.0) + self.variance**0.5 * normal(theta, generator)
+            previous, noise = noise, normal(theta, generator)
+            theta = theta + duration * self.process.drift(theta, 1.0) + variance**0.5 * (previous + noise) / 2
         return wrap(theta)
 
 
@@ -71,9 +87,21 @@ class OrderParameterPrior:
 
     Args:
         order_parameters: complex (n,): those of forward-simulated data, see :meth:`from_data`.
+
+    Raises:
+        ValueError: order parameters that are none: not complex (n,), NaN, or of modulus 1 and more.
     """
 
     order_parameters: Tensor
+
+    def __post_init__(self) -> None:
+        z = self.order_parameters
+        if not (isinstance(z, Tensor) and z.is_complex() and z.ndim == 1 and len(z) and bool((z.abs() < 1).all())):
+            got = f"{z.dtype} of shape {tuple(z.shape)}" if isinstance(z, Tensor) else type(z).__name__
+            raise ValueError(
+                f"order_parameters: got {got}, expected complex (n,) of modulus below 1; "
+                "try OrderParameterPrior.from_data(process, theta0)"
+            )
 
     @classmethod
     def from_data(cls, process: KuramotoProcess, theta0: Tensor, generator: Generators = None) -> OrderParameterPrior:
@@ -83,13 +111,16 @@ class OrderParameterPrior:
 
     def sample(self, shape: tuple[int, ...], generator: Generators = None) -> Tensor:
         """Phases (B, ...) in [-pi, pi)."""
+        _check_shape(shape)
         if isinstance(generator, Sequence):
             return torch.cat([self.sample((1, *shape[1:]), g) for g in generator])
         device = _device_of(generator)
         pool = self.order_parameters.to(device)
         z = pool[torch.randint(len(pool), (shape[0],), generator=generator, device=device)]
-        z = z.reshape(-1, *[1] * (len(shape) - 1)).expand(shape)
-        return _pull_to(VonMises.from_order_parameter(z).sample((), generator), z)
+        z = z.reshape(-1, *[1] * (len(shape) - 1))
+        law = VonMises.from_order_parameter(z)
+        law = VonMises(law.loc.expand(shape), law.concentration.expand(shape), validate_args=False)
+        return _pull_to(law.sample((), generator), z)
 
 
 def _pull_to(theta: Tensor, z: Tensor, iterations: int = 3) -> Tensor:
@@ -123,9 +154,9 @@ def terminal_memory(
 ) -> TerminalMemory:
     r"""How much of the data is left in the state at time t, per spatial Fourier mode of :math:`e^{i\theta}`.
 
-    Every image is simulated ``replicas`` times.  The spread of a mode over replicas is noise; the spread of its mean over
-    images, less what the noise adds to it, is signal.  A ratio far below 1 means that a sampler may start from a prior
-    that knows nothing of the data.
+    Every image is simulated ``replicas`` times.  The spread of a mode over replicas is noise; the spread of its mean
+    over images, less what the noise adds to it, is signal.  A ratio far below 1 means that a sampler may start from a
+    prior that knows nothing of the data.
 
     Args:
         process: the forward process.
@@ -164,6 +195,11 @@ def terminal_memory(
     ratios = torch.stack([s / n for s, n in left_out])
     error = ((len(theta0) - 1) * (ratios - ratios.mean(0)).square().mean(0)).sqrt()
     return TerminalMemory(signal / spread, error, signal, spread)
+
+
+def _check_shape(shape: tuple[int, ...]) -> None:
+    if not isinstance(shape, Sequence) or len(shape) not in (2, 4) or min(shape) < 1:
+        raise ValueError(f"shape: got {shape!r}, expected images (B, C, H, W) or oscillators (B, N), nothing empty")
 
 
 def _device_of(generator: Generators) -> torch.device:

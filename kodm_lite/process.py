@@ -12,6 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from numbers import Real
+from itertools import pairwise
 from typing import Any, NamedTuple
 
 import torch
@@ -59,9 +61,9 @@ class KuramotoProcess:
     """
 
     coupling: Coupling = field(default_factory=GlobalCoupling)
-    coupling_strength: LinearSchedule = LinearSchedule(0.003, 3.0)
-    reference_strength: LinearSchedule = LinearSchedule(0.0045, 4.5)
-    diffusion: LinearSchedule = LinearSchedule(0.005, 5.0)
+    coupling_strength: LinearSchedule = field(default=LinearSchedule(0.003, 3.0))
+    reference_strength: LinearSchedule = field(default=LinearSchedule(0.0045, 4.5))
+    diffusion: LinearSchedule = field(default=LinearSchedule(0.005, 5.0))
     reference_phase: float | Tensor = 0.0
 
     def __post_init__(self) -> None:
@@ -75,7 +77,11 @@ class KuramotoProcess:
                 "diffusion: got no noise at all, expected a positive rate; a diffusion model needs diffusion"
             )
         phase = self.reference_phase
+        if not isinstance(phase, (Tensor, Real)):
+            raise ValueError(f"reference_phase: got {phase!r}, expected a number or a tensor of radians; 0.0 is usual")
         validate_phases(phase if isinstance(phase, Tensor) else torch.tensor(float(phase)), "reference_phase")
+        if not isinstance(phase, Tensor) or phase.ndim == 0:
+            object.__setattr__(self, "reference_phase", float(phase))
 
     # ------------------------------------------------------------------ the equation
 
@@ -99,14 +105,14 @@ class KuramotoProcess:
     def _displacement(self, theta: Tensor, coupling: Tensor | float, reference: Tensor | float) -> Tensor:
         coupling, reference = _per_image(coupling, theta), _per_image(reference, theta)
         sin, cos = theta.sin(), theta.cos()
+        pull_real: Tensor | float
+        pull_imag: Tensor | float
         if isinstance(self.reference_phase, Tensor):
             phase = self.reference_phase.to(theta)
             pull_real, pull_imag = reference * phase.cos(), reference * phase.sin()
         else:
-            pull_real, pull_imag = (
-                reference * math.cos(self.reference_phase),
-                reference * math.sin(self.reference_phase),
-            )
+            pull_real = reference * math.cos(self.reference_phase)
+            pull_imag = reference * math.sin(self.reference_phase)
         field_real = coupling * self.coupling.average(cos) + pull_real
         field_imag = coupling * self.coupling.average(sin) + pull_imag
         return drift_in_field(sin, cos, field_real, field_imag)
@@ -117,7 +123,12 @@ class KuramotoProcess:
         return theta + self.step_drift(theta, t0, t1) + std * noise
 
     def forward_step(self, theta: Tensor, t0: float, t1: float, generator: Generators = None) -> Tensor:
-        """A draw of theta(t1) given theta(t0): wrapped normal around theta + drift.  Phases in [-pi, pi)."""
+        """A draw of theta(t1) given theta(t0): wrapped normal around theta + drift.  Phases in [-pi, pi).
+
+        Raises:
+            ValueError: phases that are none, times outside [0, 1] or decreasing.
+        """
+        self.validate(theta)
         _check_times(t0, t1)
         return wrap(self.advance(theta, normal(theta, generator), t0, t1))
 
@@ -140,12 +151,11 @@ class KuramotoProcess:
         """
         self._check_simulation(theta0, steps)
         last = _largest_time(t, theta0.shape[0])
+        count = math.ceil((last - 1e-7) * steps)  # a rounding error of a float32 time is not worth a step
         if not isinstance(t, Tensor):
-            count = math.ceil(last * steps - 1e-9)
-            times = [last * k / count for k in range(count + 1)] if count else []
-            return wrap(self._run(theta0, times, generator))
+            return wrap(self._run(theta0, [min(k / steps, last) for k in range(count + 1)], generator))
         theta, t = theta0, t.to(theta0)
-        for k in range(math.ceil(last * steps - 1e-6)):
+        for k in range(count):
             # An image that has arrived takes steps of length zero, which leave it where it is.
             t0, t1 = t.clamp(max=k / steps), t.clamp(max=(k + 1) / steps)
             theta = self.advance(theta, normal(theta, generator), t0, t1)
@@ -160,7 +170,7 @@ class KuramotoProcess:
         """
         self._check_simulation(theta0, steps)
         times = [float(t) for t in times]
-        if any(not 0 <= t <= 1 for t in times) or any(a > b for a, b in zip(times, times[1:], strict=False)):
+        if any(not 0 <= t <= 1 for t in times) or any(a > b for a, b in pairwise(times)):
             raise ValueError(f"times: got {times[:5]}..., expected increasing times in [0, 1]")
         theta, now, frames = theta0, 0.0, []
         for t in times:
@@ -173,20 +183,30 @@ class KuramotoProcess:
         return torch.stack(frames)
 
     def _run(self, theta: Tensor, times: Sequence[float], generator: Generators) -> Tensor:
-        for t0, t1 in zip(times, times[1:], strict=False):
+        for t0, t1 in pairwise(times):
             theta = self.advance(theta, normal(theta, generator), t0, t1)
         return theta
 
-    def _check_simulation(self, theta0: Tensor, steps: int) -> None:
-        validate_phases(theta0, "theta0")
-        if theta0.ndim not in (2, 4):
+    def validate(self, theta: Tensor, name: str = "theta") -> None:
+        """Refuse what cannot be a state of this process.
+
+        Raises:
+            ValueError: no phases (NaN, degrees, integers), another shape than (B, C, H, W) or (B, N), or one that the
+                reference field does not fit.
+        """
+        validate_phases(theta, name)
+        if theta.ndim not in (2, 4):
             raise ValueError(
-                f"theta0: got shape {tuple(theta0.shape)}, expected images (B, C, H, W) or oscillators (B, N)"
+                f"{name}: got shape {tuple(theta.shape)}, expected images (B, C, H, W) or oscillators (B, N); "
+                f"try {name}[None] for a single one"
             )
-        if steps < 1:
-            raise ValueError(f"steps: got {steps}, expected at least 1 per unit of time; the paper takes {STEPS}")
         if isinstance(self.reference_phase, Tensor):
-            _check_broadcast(self.reference_phase, tuple(theta0.shape[1:]))
+            _check_broadcast(self.reference_phase, tuple(theta.shape[1:]))
+
+    def _check_simulation(self, theta0: Tensor, steps: int) -> None:
+        self.validate(theta0, "theta0")
+        if not steps >= 1:
+            raise ValueError(f"steps: got {steps}, expected at least 1 per unit of time; the paper takes {STEPS}")
 
     # ------------------------------------------------------------------ where it ends
 
@@ -300,7 +320,7 @@ class KuramotoProcess:
         phase = self.reference_phase
         return {
             "coupling": coupling,
-            **{name: [getattr(self, name).start, getattr(self, name).end] for name in _SCHEDULES},
+            **{name: [float(getattr(self, name).start), float(getattr(self, name).end)] for name in _SCHEDULES},
             "reference_phase": phase.tolist() if isinstance(phase, Tensor) else phase,
         }
 
@@ -321,7 +341,7 @@ class KuramotoProcess:
             return cls(
                 coupling={"global": GlobalCoupling, "local": LocalCoupling}[kind](**coupling),
                 **{name: LinearSchedule(*data[name]) for name in _SCHEDULES},
-                reference_phase=torch.tensor(phase) if isinstance(phase, list) else phase,
+                reference_phase=torch.tensor(phase, dtype=torch.float64) if isinstance(phase, list) else phase,
             )
         except (KeyError, TypeError) as error:
             raise ValueError(f"process: got {data!r}, expected what KuramotoProcess.to_dict() returns") from error
@@ -347,19 +367,32 @@ def flat_image_memory(process: KuramotoProcess, shape: tuple[int, ...], theta0: 
         process: its reference phase is taken as a number; a field is replaced by phase 0.
         shape: shape of one image.
         theta0: images (B, ...) that make the signal; by default flat images of 32 greys in [-0.9 pi, 0.9 pi].
+
+    Raises:
+        ValueError: fewer than two images, or a reference too weak to hold phases that synchronise by themselves.
     """
     if isinstance(process.reference_phase, Tensor):
         process = replace(process, reference_phase=0.0)
+    law, ratio = process.prior(), process.coupling_strength.end / process.diffusion.end
+    r, kappa = float(law.mean_resultant_length()), float(law.concentration)
+    variance_sin = r / kappa if kappa > 0 else 0.5
+    if ratio * variance_sin > 1 - 1e-6:
+        raise ValueError(
+            f"reference_strength: got {process.reference_strength.end} at t = 1, too weak to hold the common direction of "
+            "phases that synchronise by themselves: it never forgets; try more of it, or coupling below 2 diffusion"
+        )
     orders = torch.arange(33)
     if theta0 is None:
         start = torch.exp(1j * orders * torch.linspace(-0.9 * math.pi, 0.9 * math.pi, 32, dtype=torch.float64)[:, None])
     else:
+        validate_phases(theta0, "theta0")
+        if len(theta0) < 2:
+            raise ValueError(
+                f"theta0: got {len(theta0)} image, expected at least 2 images: memory is a spread between images"
+            )
         start = torch.stack([order_parameter(n * theta0.double().flatten(1), dim=1) for n in orders.tolist()], -1)
     final = evolve_modes(process, start)[:, 1]
     signal = float((final - final.mean()).abs().square().sum() / (len(final) - 1))
-    law, ratio = process.prior(), process.coupling_strength.end / process.diffusion.end
-    r, kappa = float(law.mean_resultant_length()), float(law.concentration)
-    variance_sin = r / kappa if kappa > 0 else 0.5
     noise = sum(v / (1 - ratio * v) for v in (variance_sin, 1 - r**2 - variance_sin)) / math.prod(shape)
     return signal / noise
 
@@ -377,8 +410,9 @@ def _check_times(t0: float, t1: float) -> None:
 
 
 def _largest_time(t: Tensor | float, batch: int) -> float:
-    if isinstance(t, Tensor) and t.shape not in ((), (batch,)):
-        raise ValueError(f"t: got shape {tuple(t.shape)}, expected a number or one time per image, ({batch},)")
+    if not isinstance(t, Real) and (not isinstance(t, Tensor) or t.shape not in ((), (batch,))):
+        got = f"shape {tuple(t.shape)}" if isinstance(t, Tensor) else type(t).__name__
+        raise ValueError(f"t: got {got}, expected a number or a tensor of one time per image, ({batch},)")
     low, high = (float(t.min()), float(t.max())) if isinstance(t, Tensor) else (float(t), float(t))
     if not (low >= 0 and high <= 1):
         raise ValueError(f"t: got times from {low} to {high}, expected [0, 1]; data is at time 0, the prior at 1")

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Generators", "generators_from_seeds", "normal", "uniform"]
+__all__ = ["Generators", "check_one_per_image", "generators_from_seeds", "normal", "uniform"]
 
 Generators = Generator | Sequence[Generator] | None
 
@@ -40,7 +40,19 @@ def uniform(like: Tensor, generator: Generators = None) -> Tensor:
 def _draw(draw: Callable[..., Tensor], like: Tensor, generator: Generators) -> Tensor:
     if generator is None or isinstance(generator, Generator):
         return draw(like.shape, generator=generator, dtype=like.dtype, device=like.device)
-    if len(generator) != like.shape[0]:
-        raise ValueError(f"generator: got {len(generator)} generators, expected one per image, {like.shape[0]}")
+    check_one_per_image(generator, like)
     rows = [draw(like.shape[1:], generator=g, dtype=like.dtype, device=like.device) for g in generator]
     return torch.stack(rows)
+
+
+def check_one_per_image(generators: Sequence[Generator], like: Tensor) -> None:
+    """Refuse another number of generators than ``like`` has entries in its first dimension.
+
+    Raises:
+        ValueError: says how many there are, and how many are needed.
+    """
+    if like.ndim == 0 or len(generators) != like.shape[0]:
+        raise ValueError(
+            f"generator: got {len(generators)} generators for the shape {tuple(like.shape)}, expected one per entry of "
+            "the first dimension; try generators_from_seeds(range(batch))"
+        )

@@ -13,13 +13,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Literal
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kodm_lite.circular import validate_phases, wrap
+from kodm_lite.circular import wrap
 from kodm_lite.priors import GibbsPrior, Prior
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators, generators_from_seeds, normal
@@ -36,19 +37,33 @@ class Calibration:
 
     Args:
         times: increasing times in [0, 1].
-        second_moments: E[score^2] at those times, positive.
+        second_moments: E[score^2] at those times, >= 0.
+
+    Raises:
+        ValueError: not increasing times in [0, 1], each with a finite number >= 0.
     """
 
     times: tuple[float, ...]
     second_moments: tuple[float, ...]
 
+    def __post_init__(self) -> None:
+        increasing = all(a < b for a, b in pairwise((0.0 - 1e-9, *self.times, 1.0 + 1e-9)))
+        if not (self.times and increasing and len(self.times) == len(self.second_moments)):
+            raise ValueError(
+                f"calibration: got times {self.times[:5]} and {len(self.second_moments)} moments, expected increasing "
+                "times in [0, 1] and one moment each; try calibrate(network, process, data)"
+            )
+        if not all(0 <= m < math.inf for m in self.second_moments):
+            raise ValueError(f"calibration: got E[score^2] = {self.second_moments[:5]}, expected finite numbers >= 0")
+
     def at(self, t: float) -> float:
         """E[score^2] at time t, log-linear between the calibrated times and constant outside."""
         if t <= self.times[0]:
             return self.second_moments[0]
-        for (t0, m0), (t1, m1) in zip(self._points, self._points[1:], strict=False):
+        for (t0, m0), (t1, m1) in pairwise(self._points):
             if t <= t1:
-                return math.exp(math.log(m0) + (t - t0) / (t1 - t0) * (math.log(m1) - math.log(m0)))
+                u = (t - t0) / (t1 - t0)
+                return m0 ** (1 - u) * m1**u
         return self.second_moments[-1]
 
     @property
@@ -71,11 +86,11 @@ def calibrate(
 
     Source: Bao et al. 2022 (Analytic-DPM), on the circle.  Book: chapter 5.
     """
+    if points < 1:
+        raise ValueError(f"points: got {points}, expected at least 1; 50 is the default")
     times = [k / points for k in range(1, points + 1)]
     states = process.trajectory(theta0, times, generator=generator)
-    moments = [
-        network(theta, _times(t, theta)).double().square().mean() for t, theta in zip(times, states, strict=True)
-    ]
+    moments = [_evaluate(network, theta, t).double().square().mean() for t, theta in zip(times, states, strict=True)]
     return Calibration(tuple(times), tuple(torch.stack(moments).tolist()))
 
 
@@ -142,11 +157,14 @@ def sample(
         raise ValueError(f"method: got {method!r}, expected one of {sorted(_STEPPERS)}")
     if method == "ancestral" and calibration is None:
         raise ValueError(
-            "calibration: got None; the ancestral sampler needs calibrate(network, process, data), or try method='euler'"
+            "calibration: got None, expected calibrate(network, process, data) for the ancestral sampler; "
+            "or try method='euler'"
         )
     if seeds is not None:
         if generator is not None:
             raise ValueError("seeds, generator: got both, expected one of them")
+        if not isinstance(seeds, Sequence) or len(seeds) != shape[0]:
+            raise ValueError(f"seeds: got {seeds!r}, expected one integer per image, {shape[0]}; try range({shape[0]})")
         generator = generators_from_seeds(seeds, device or "cpu")
     grid = time_grid(steps) if times is None else _check_grid(times)
     theta = _start(process, shape, prior, start, generator, device)
@@ -154,7 +172,7 @@ def sample(
     first_bad_step = torch.full((), len(grid), device=theta.device)
     if callback is not None:
         callback(grid[0], theta)
-    for k, (t1, t0) in enumerate(tqdm(list(zip(grid, grid[1:], strict=False)), disable=not progress, unit="step")):
+    for k, (t1, t0) in enumerate(tqdm(list(pairwise(grid)), disable=not progress, unit="step")):
         theta = wrap(step(network, process, theta, t1, t0, calibration, generator))
         # Noted on the device and read once at the end: no synchronisation inside the loop.
         first_bad_step = torch.where(torch.isfinite(theta).all(), first_bad_step, first_bad_step.clamp(max=k))
@@ -176,23 +194,48 @@ def _reverse_mean(network: Score, process: KuramotoProcess, theta: Tensor, t1: f
     return theta - process.step_drift(theta, t0, t1) + variance * _evaluate(network, theta, t1)
 
 
-def _euler(network, process, theta, t1, t0, calibration, generator) -> Tensor:
+def _euler(
+    network: Score,
+    process: KuramotoProcess,
+    theta: Tensor,
+    t1: float,
+    t0: float,
+    calibration: Calibration | None,
+    generator: Generators,
+) -> Tensor:
     mean = _reverse_mean(network, process, theta, t1, t0)
     if t0 == 0:
         return mean  # the last step returns its mean: noise would only blur the data
     return mean + process.coefficients(t0, t1).variance ** 0.5 * normal(theta, generator)
 
 
-def _ancestral(network, process, theta, t1, t0, calibration, generator) -> Tensor:
+def _ancestral(
+    network: Score,
+    process: KuramotoProcess,
+    theta: Tensor,
+    t1: float,
+    t0: float,
+    calibration: Calibration | None,
+    generator: Generators,
+) -> Tensor:
     mean = _reverse_mean(network, process, theta, t1, t0)
     if t0 == 0:
         return mean
+    assert calibration is not None, "sample() refuses this method without"
     v = process.coefficients(t0, t1).variance
     best = v * max(0.0, 1 - v * calibration.at(t1))
     return mean + best**0.5 * normal(theta, generator)
 
 
-def _ode(network, process, theta, t1, t0, calibration, generator) -> Tensor:
+def _ode(
+    network: Score,
+    process: KuramotoProcess,
+    theta: Tensor,
+    t1: float,
+    t0: float,
+    calibration: Calibration | None,
+    generator: Generators,
+) -> Tensor:
     half_variance = 0.5 * process.coefficients(t0, t1).variance
 
     def displacement(x: Tensor, t: float) -> Tensor:
@@ -204,7 +247,15 @@ def _ode(network, process, theta, t1, t0, calibration, generator) -> Tensor:
     return theta - 0.5 * (first + displacement(theta - first, t0))
 
 
-def _pc(network, process, theta, t1, t0, calibration, generator) -> Tensor:
+def _pc(
+    network: Score,
+    process: KuramotoProcess,
+    theta: Tensor,
+    t1: float,
+    t0: float,
+    calibration: Calibration | None,
+    generator: Generators,
+) -> Tensor:
     theta = _euler(network, process, theta, t1, t0, calibration, generator)
     if t0 == 0:
         return theta
@@ -220,7 +271,7 @@ def _evaluate(network: Score, theta: Tensor, t: float) -> Tensor:
     score = network(theta, _times(t, theta))
     if score.shape != theta.shape:
         raise ValueError(f"network: got a score of shape {tuple(score.shape)} for phases of shape {tuple(theta.shape)}")
-    return score
+    return score.to(theta.dtype)  # mixed precision must not change the precision of the state
 
 
 def _times(t: float, theta: Tensor) -> Tensor:
@@ -229,11 +280,7 @@ def _times(t: float, theta: Tensor) -> Tensor:
 
 def _check_grid(times: Sequence[float]) -> list[float]:
     grid = [float(t) for t in times]
-    if (
-        len(grid) < 2
-        or any(a <= b for a, b in zip(grid, grid[1:], strict=False))
-        or not (grid[0] <= 1 and grid[-1] >= 0)
-    ):
+    if len(grid) < 2 or not all(a > b for a, b in pairwise(grid)) or not (grid[0] <= 1 and grid[-1] >= 0):
         raise ValueError(
             f"times: got {grid[:5]}, expected at least two decreasing times in [0, 1], from 1 (prior) to 0 (data)"
         )
@@ -248,10 +295,9 @@ def _start(
     generator: Generators,
     device: torch.device | str | None,
 ) -> Tensor:
-    if start is not None:
-        validate_phases(start, "start")
-        if tuple(start.shape) != tuple(shape):
-            raise ValueError(f"start: got shape {tuple(start.shape)}, expected {tuple(shape)}")
-        return start if device is None else start.to(device)
-    theta = (prior or GibbsPrior(process)).sample(tuple(shape), generator)
+    name = "start" if start is not None else "prior"
+    theta = start if start is not None else (prior or GibbsPrior(process)).sample(tuple(shape), generator)
+    process.validate(theta, name)
+    if tuple(theta.shape) != tuple(shape):
+        raise ValueError(f"{name}: got shape {tuple(theta.shape)}, expected {tuple(shape)}")
     return theta if device is None else theta.to(device)

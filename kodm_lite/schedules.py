@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, overload
 
 from torch import Tensor
 
@@ -37,12 +37,20 @@ class LinearSchedule:
     def __post_init__(self) -> None:
         for name, value in (("start", self.start), ("end", self.end)):
             if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
-                raise ValueError(f"schedule: got {name} = {value!r}, expected a finite number >= 0")
+                raise ValueError(f"schedule: got {name} = {value!r}, expected a finite number >= 0; try float({name})")
 
+    @overload
+    def at(self, t: float) -> float: ...
+    @overload
+    def at(self, t: Tensor) -> Tensor: ...
     def at(self, t: Time) -> Time:
         """The rate at time t in [0, 1]; one per image if t is."""
         return self.start + (self.end - self.start) * t
 
+    @overload
+    def integral(self, t0: float, t1: float) -> float: ...
+    @overload
+    def integral(self, t0: Time, t1: Time) -> Time: ...
     def integral(self, t0: Time, t1: Time) -> Time:
         """The integral of the rate from t0 to t1, exactly."""
         return (t1 - t0) * (self.start + 0.5 * (self.end - self.start) * (t0 + t1))

@@ -35,5 +35,5 @@ class PhaseData:
             ValueError: a name that is no class of this data set.
         """
         if self.labels is None or name not in self.names:
-            raise ValueError(f"class: got {name!r}, expected one of {self.names}")
+            raise ValueError(f"class: got {name!r}, expected one of {self.names}; try data.names to see them")
         return self.theta[self.labels == self.names.index(name)]

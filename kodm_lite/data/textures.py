@@ -28,9 +28,9 @@ def textures(
 ) -> PhaseData:
     """Square crops of real textures, as phases in [-0.9 pi, 0.9 pi].
 
-    The photographs (512 x 512 bytes) are averaged to 256 x 256 and stretched so that 1 % of the training region's pixels
-    are black and 1 % white.  Training crops come from the left 192 columns, test crops from the right 64: no pixel is in
-    both.  Classes take turns, positions are drawn from ``seed``.
+    The photographs (512 x 512 bytes) are averaged to 256 x 256 and stretched so that 1 % of the training region's
+    pixels are black and 1 % white.  Training crops come from the left 192 columns, test crops from the right 64: no
+    pixel is in both.  Classes take turns, positions are drawn from ``seed``.
 
     Args:
         size: side of a crop in pixels, 4 to 192 (test: 64).
@@ -50,16 +50,18 @@ def textures(
     (torch.Size([6, 1, 16, 16]), [0, 1, 2, 0, 1, 2])
     """
     if split not in ("train", "test"):
-        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'")
+        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
     unknown = [name for name in names if name not in TEXTURES]
     if unknown or not names:
-        raise ValueError(f"names: got {list(names)}, expected some of {list(TEXTURES)}")
+        raise ValueError(f"names: got {names!r}, expected a list of some of {TEXTURES}; try names=['brick']")
     photographs = [_region(name, split) for name in names]
     height, width = photographs[0].shape
-    if not 4 <= size <= min(height, width):
-        raise ValueError(f"size: got {size}, expected 4 to {min(height, width)} pixels for the {split} split")
+    if not isinstance(size, int) or not 4 <= size <= min(height, width):
+        raise ValueError(
+            f"size: got {size!r}, expected 4 to {min(height, width)} pixels for the {split} split; try size=32"
+        )
     if n < 1:
-        raise ValueError(f"n: got {n}, expected at least 1 crop")
+        raise ValueError(f"n: got {n}, expected at least 1 crop; try n=768")
     generator = torch.Generator().manual_seed(seed)
     rows = torch.randint(height - size + 1, (n,), generator=generator).tolist()
     columns = torch.randint(width - size + 1, (n,), generator=generator).tolist()
