@@ -8,7 +8,7 @@ torch.Size([4, 1, 8, 8])
 """
 
 from kodm_lite.circular import angle_difference, image_to_phase, order_parameter, phase_to_image, to_uint8, wrap
-from kodm_lite.fokker_planck import ExactScore, FokkerPlanck1D, FokkerPlanck2D
+from kodm_lite.fokker_planck import ExactScore, FokkerPlanck1D, FokkerPlanck2D, ImageSetScore
 from kodm_lite.kernels import VonMises, WrappedNormal
 from kodm_lite.kuramoto import GlobalCoupling, LocalCoupling, kuramoto_drift
 from kodm_lite.priors import GibbsPrior, OrderParameterPrior, terminal_memory
@@ -24,6 +24,7 @@ __all__ = [
     "FokkerPlanck2D",
     "GibbsPrior",
     "GlobalCoupling",
+    "ImageSetScore",
     "KuramotoProcess",
     "LinearSchedule",
     "LocalCoupling",

@@ -21,10 +21,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from kodm_lite.kuramoto import GlobalCoupling
+
 if TYPE_CHECKING:
     from kodm_lite.process import KuramotoProcess
 
-__all__ = ["ExactScore", "FokkerPlanck1D", "FokkerPlanck2D", "evolve_modes"]
+__all__ = ["ExactScore", "FokkerPlanck1D", "FokkerPlanck2D", "ImageSetScore", "evolve_modes"]
 
 _DENSITY_FLOOR = 1e-12  # below this a double-precision Fourier sum holds no digits of the density
 
@@ -115,13 +117,7 @@ class FokkerPlanck1D(_ModeSolution):
         modes = self.modes(t)
         if modes.ndim == 2:  # one time per image
             modes = modes.reshape(len(modes), *[1] * (theta.ndim - 1), -1)
-        needed = int((modes.abs() > 1e-18).reshape(-1, modes.shape[-1]).any(0).nonzero().max())
-        w = torch.polar(torch.ones_like(theta, dtype=torch.float64), -theta.to(torch.float64))
-        density, derivative = torch.zeros_like(w), torch.zeros_like(w)
-        for n in range(needed, 0, -1):  # Horner's rule in w = exp(-i theta)
-            density = (density + modes[..., n]) * w
-            derivative = (derivative - 1j * n * modes[..., n]) * w
-        return (1 + 2 * density.real) / (2 * math.pi), derivative.real / math.pi
+        return _fourier_density(modes, theta)
 
 
 class FokkerPlanck2D(_ModeSolution):
@@ -189,16 +185,95 @@ class ExactScore(torch.nn.Module):
         return self.solution.score(theta, t).to(theta.dtype)
 
 
+class ImageSetScore(_ModeSolution, torch.nn.Module):
+    r"""The exact score of a data set of a few images, in the mean-field limit: global coupling, many pixels.
+
+    Given its start, an image drives its pixels by a deterministic field, in which they are independent.  The modes of
+    a pixel are linear in those of its start, so one propagator matrix per image serves all its pixels.  The law at time
+    t is a mixture over images a, and its score the mean of their scores,
+
+    .. math:: s(\theta) = \sum_a w_a s_a(\theta), \qquad w_a \propto \prod_i p_a(\theta_i, t) .
+
+    Sampling with it gives back the images of the set: an exact score memorises.
+
+    Args:
+        process: the forward process, with global coupling and a numerical reference phase.
+        images: phases (A, C, H, W), radians; each is one component of the mixture, blurred pixel by pixel.
+        blur: standard deviation of the wrapped normal law of every pixel around its image at t = 0, radians.
+        modes: number of Fourier modes; 6 / blur of them resolve the start.
+
+    Raises:
+        ValueError: local coupling, a reference field, too few modes for the blur.
+
+    Book: chapter 5.
+    """
+
+    def __init__(self, process: KuramotoProcess, images: Tensor, blur: float = 0.15, modes: int = 40):
+        torch.nn.Module.__init__(self)
+        if not isinstance(process.coupling, GlobalCoupling):
+            raise ValueError(f"process: got {process.coupling!r}, expected GlobalCoupling(): one field for every image")
+        if modes * blur < 6:
+            raise ValueError(f"modes, blur: got {modes} and {blur}, expected a product of at least 6; try more modes")
+        orders = torch.arange(modes + 1)
+        phases = orders * images.flatten(1).to(torch.float64)[..., None]
+        self._start = torch.exp(1j * phases - 0.5 * (orders * blur) ** 2)  # (A, pixels, modes + 1)
+        # Row 0 of the state is the population of pixels, which makes the field; the others are the propagator's rows.
+        identity = torch.eye(modes + 1, dtype=torch.complex128).expand(len(images), -1, -1)
+        state = torch.cat((self._start.mean(1, keepdim=True), identity), 1)
+        steps = _stable_steps(process, modes, 1.0)
+        _ModeSolution.__init__(self, process, state, orders.to(torch.float64) ** 2, _shared_field_torque, steps)
+
+    def log_weights(self, theta: Tensor, t: Tensor | float) -> Tensor:
+        """ln w_a: which image of the set a state theta (B, C, H, W) at time t comes from; shape (B, A)."""
+        density, _ = self._density_and_derivative(theta, t)
+        return density.log().sum(-1).log_softmax(1)
+
+    def forward(self, theta: Tensor, t: Tensor | float) -> Tensor:
+        """Score of theta (B, C, H, W); t is a number, or (B,) with equal entries."""
+        density, derivative = self._density_and_derivative(theta, t)
+        weights = density.log().sum(-1, keepdim=True).softmax(1)
+        return (weights * derivative / density).sum(1).reshape(theta.shape).to(theta.dtype)
+
+    def _density_and_derivative(self, theta: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
+        t = t.flatten()[0] if isinstance(t, Tensor) else t
+        modes = self._start @ self.modes(t)[:, 1:]  # (A, pixels, modes + 1)
+        density, derivative = _fourier_density(modes, theta.flatten(1)[:, None])  # (B, A, pixels)
+        return density.clamp(min=_DENSITY_FLOOR), derivative
+
+
+def _fourier_density(modes: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
+    """Density (1 + 2 Re sum_n c_n exp(-i n theta)) / 2 pi and its derivative; modes (..., M + 1), theta (...)."""
+    sizes = modes.abs().reshape(-1, modes.shape[-1]).amax(0)
+    needed = int((sizes > 1e-16).nonzero().max())
+    w = torch.polar(torch.ones_like(theta, dtype=torch.float64), -theta.to(torch.float64))
+    density = derivative = torch.zeros_like(w)
+    for n in range(needed, 0, -1):  # Horner's rule in w = exp(-i theta)
+        density = (density + modes[..., n]) * w
+        derivative = (derivative - 1j * n * modes[..., n]) * w
+    return (1 + 2 * density.real) / (2 * math.pi), derivative.real / math.pi
+
+
 Torque = Callable[["KuramotoProcess", Tensor, float], Tensor]
 
 
 def _mean_field_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
-    """(n/2)(H c_{n-1} - conj(H) c_{n+1}) with H = K c_1 + K_ref exp(i psi_ref); modes after the last count as zero."""
-    field = process.coupling_strength.at(t) * c[..., 1:2] + process.reference_strength.at(t) * _reference_direction(
-        process
-    )
-    below = torch.cat((c[..., 1:2].conj(), c[..., :-1]), -1)
-    above = torch.cat((c[..., 1:], torch.zeros_like(c[..., :1])), -1)
+    """The pull of the field that the population c itself makes, H = K c_1 + K_ref exp(i psi_ref)."""
+    return _torque(c, _field(process, c[..., 1:2], t))
+
+
+def _shared_field_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
+    """The pull on all rows of c (A, rows, M + 1) of the field that the first row makes."""
+    return _torque(c, _field(process, c[:, :1, 1:2], t))
+
+
+def _field(process: KuramotoProcess, z: Tensor, t: float) -> Tensor:
+    return process.coupling_strength.at(t) * z + process.reference_strength.at(t) * _reference_direction(process)
+
+
+def _torque(c: Tensor, field: Tensor) -> Tensor:
+    """(n/2)(H c_{n-1} - conj(H) c_{n+1}); the mode after the last counts as zero."""
+    below = torch.nn.functional.pad(c[..., :-1], (1, 0))  # what stands at n = 0 is multiplied by 0
+    above = torch.nn.functional.pad(c[..., 1:], (0, 1))
     return 0.5 * torch.arange(c.shape[-1]) * (field * below - field.conj() * above)
 
 

@@ -144,10 +144,8 @@ def histogram(ax: Axes, theta: Tensor, bins: int = 72, **options: Any) -> None:
 
 def phase_wheel(ax: Axes) -> None:
     """The colour key of phases: a ring that shows which colour is which angle.  ``ax`` must be a polar axis."""
-    turn = torch.linspace(-math.pi, math.pi, 257)
-    ax.pcolormesh(
-        turn, torch.tensor([0.6, 1.0]), turn[None, :-1], cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, rasterized=True
-    )
+    turn = np.linspace(-math.pi, math.pi, 257)
+    ax.pcolormesh(turn, [0.6, 1.0], turn[None, :-1], cmap=CYCLIC, vmin=-math.pi, vmax=math.pi, rasterized=True)
     ax.set(ylim=(0, 1), yticks=[], xticks=[0, math.pi / 2, math.pi, 3 * math.pi / 2])
     ax.set_xticklabels(["0", r"$\pi/2$", r"$\pm\pi$", r"$-\pi/2$"], fontsize=8)
     ax.grid(False)

@@ -37,8 +37,8 @@ class Prior(Protocol):
 class GibbsPrior:
     """The stationary law at the final coefficients: von Mises draws, then a few steps with frozen coefficients.
 
-    The steps are those of Leimkuhler and Matthews: Euler's, with the mean of two successive noises in place of one, which
-    makes the stationary law second-order accurate, so that few and large steps do.
+    The steps are those of Leimkuhler and Matthews: Euler's, with the mean of two successive noises in place of one,
+    which makes the stationary law second-order accurate, so that few and large steps do.
 
     Args:
         process: the forward process.
@@ -64,7 +64,7 @@ class GibbsPrior:
 
     def sample(self, shape: tuple[int, ...], generator: Generators = None) -> Tensor:
         """Phases of the given shape (B, C, H, W) or (B, N), in [-pi, pi), on the generator's device."""
-        _check_shape(shape)
+        check_shape(shape)
         device = _device_of(generator)
         law = self.process.prior(shape[1:])
         law = VonMises(law.loc.to(device), law.concentration.to(device), validate_args=False)
@@ -111,7 +111,7 @@ class OrderParameterPrior:
 
     def sample(self, shape: tuple[int, ...], generator: Generators = None) -> Tensor:
         """Phases (B, ...) in [-pi, pi)."""
-        _check_shape(shape)
+        check_shape(shape)
         if isinstance(generator, Sequence):
             return torch.cat([self.sample((1, *shape[1:]), g) for g in generator])
         device = _device_of(generator)
@@ -123,7 +123,7 @@ class OrderParameterPrior:
         return _pull_to(law.sample((), generator), z)
 
 
-def _pull_to(theta: Tensor, z: Tensor, iterations: int = 3) -> Tensor:
+def _pull_to(theta: Tensor, z: Tensor, iterations: int = 4) -> Tensor:
     """Give every image exactly the order parameter z, by the uniform field h that moves the phases least.
 
     A small field moves z by (h - conj(h) z_2) / 2 with z_2 = mean exp(2 i theta); Newton's method solves that for h.
@@ -197,7 +197,7 @@ def terminal_memory(
     return TerminalMemory(signal / spread, error, signal, spread)
 
 
-def _check_shape(shape: tuple[int, ...]) -> None:
+def check_shape(shape: tuple[int, ...]) -> None:
     if not isinstance(shape, Sequence) or len(shape) not in (2, 4) or min(shape) < 1:
         raise ValueError(f"shape: got {shape!r}, expected images (B, C, H, W) or oscillators (B, N), nothing empty")
 

@@ -12,8 +12,8 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from numbers import Real
 from itertools import pairwise
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -378,8 +378,8 @@ def flat_image_memory(process: KuramotoProcess, shape: tuple[int, ...], theta0: 
     variance_sin = r / kappa if kappa > 0 else 0.5
     if ratio * variance_sin > 1 - 1e-6:
         raise ValueError(
-            f"reference_strength: got {process.reference_strength.end} at t = 1, too weak to hold the common direction of "
-            "phases that synchronise by themselves: it never forgets; try more of it, or coupling below 2 diffusion"
+            f"reference_strength: got {process.reference_strength.end} at t = 1, expected enough to hold the common "
+            "direction of phases that synchronise by themselves; try more of it, or coupling below 2 diffusion"
         )
     orders = torch.arange(33)
     if theta0 is None:

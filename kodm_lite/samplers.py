@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite.circular import wrap
-from kodm_lite.priors import GibbsPrior, Prior
+from kodm_lite.priors import GibbsPrior, Prior, check_shape
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators, generators_from_seeds, normal
 
@@ -160,12 +160,13 @@ def sample(
             "calibration: got None, expected calibrate(network, process, data) for the ancestral sampler; "
             "or try method='euler'"
         )
+    check_shape(shape)
     if seeds is not None:
         if generator is not None:
             raise ValueError("seeds, generator: got both, expected one of them")
         if not isinstance(seeds, Sequence) or len(seeds) != shape[0]:
             raise ValueError(f"seeds: got {seeds!r}, expected one integer per image, {shape[0]}; try range({shape[0]})")
-        generator = generators_from_seeds(seeds, device or "cpu")
+        generator = generators_from_seeds(seeds, device or ("cpu" if start is None else start.device))
     grid = time_grid(steps) if times is None else _check_grid(times)
     theta = _start(process, shape, prior, start, generator, device)
     step = _STEPPERS[method]
