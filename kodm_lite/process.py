@@ -164,7 +164,7 @@ class KuramotoProcess:
     def trajectory(
         self, theta0: Tensor, times: Sequence[float], steps: int = STEPS, generator: Generators = None
     ) -> Tensor:
-        """theta at each of the increasing ``times`` along one realisation: (T, *theta0.shape).
+        """theta at each of the increasing ``times`` along one realisation: ``(T, *theta0.shape)``.
 
         Between two times it takes steps no longer than 1/steps.  Arguments and errors as :meth:`simulate`.
         """
@@ -214,7 +214,7 @@ class KuramotoProcess:
         """The marginal law of one phase in the stationary state of the coefficients at t = 1, self-consistently.
 
         A phase sees the field H = K z + K_ref exp(i psi_ref) and settles in the von Mises law around arg H with
-        concentration |H| / D; its neighbours do the same, which gives z back.  Iterated from full synchrony this
+        concentration abs(H) / D; its neighbours do the same, which gives z back.  Iterated from full synchrony this
         converges to the most synchronised solution.  Phases are not independent: :class:`kodm_lite.priors.GibbsPrior`
         adds their correlations.
 
@@ -278,7 +278,7 @@ class KuramotoProcess:
         Args:
             shape: shape of one image (C, H, W), or (N,).
             memory: the largest acceptable ratio of signal to noise variance at t = 1.
-            theta0: images (B, *shape) whose contrast counts; by default the worst case, flat images of every grey.
+            theta0: images ``(B, *shape)`` whose contrast counts; by default the worst case, flat images of every grey.
             options: arguments of the process, for instance ``coupling=LocalCoupling(2)``.
 
         Raises:

@@ -1,0 +1,529 @@
+"""Samplers on exact scores: the data come back; every method, its order, its last step, seeds, grids and errors."""
+
+import math
+
+import pytest
+import torch
+
+from kodm_lite import (
+    ExactScore,
+    FokkerPlanck1D,
+    FokkerPlanck2D,
+    GibbsPrior,
+    GlobalCoupling,
+    KuramotoProcess,
+    LinearSchedule,
+    LocalCoupling,
+    OrderParameterPrior,
+    VonMises,
+    WrappedNormal,
+    angle_difference,
+    calibrate,
+    order_parameter,
+    sample,
+)
+from kodm_lite.samplers import Calibration, time_grid
+
+PI = math.pi
+N = 200_000
+PROCESS = KuramotoProcess()
+METHODS = ("euler", "ancestral", "ode", "pc")
+WIDTH = 0.25
+MODES = (WrappedNormal(-2.0, WIDTH), WrappedNormal(2.0, WIDTH))
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def two_modes(theta):
+    return 0.6 * MODES[0].log_prob(theta).exp() + 0.4 * MODES[1].log_prob(theta).exp()
+
+
+def draw_two_modes(n, generator):
+    first = torch.rand(n, generator=generator) < 0.6
+    return torch.where(first, *(mode.sample((n,), generator) for mode in MODES))
+
+
+def total_variation(theta, density, bins=100, fine=40):
+    """Half the sum of absolute differences between a histogram and the density's integrals over its bins."""
+    share = torch.histc(theta.flatten().double(), bins, -PI, PI) / theta.numel()
+    middle = -PI + (torch.arange(bins * fine, dtype=torch.float64) + 0.5) * 2 * PI / (bins * fine)
+    expected = density(middle).reshape(bins, fine).mean(1) * 2 * PI / bins
+    return 0.5 * float((share - expected).abs().sum())
+
+
+class Tabulated:
+    """An exact score read off a fine table, linear in between: for many particles at one time."""
+
+    def __init__(self, solution, size=8192):
+        self.solution, self.size = solution, size
+        self.grid = -PI + 2 * PI * torch.arange(size + 1, dtype=torch.float64) / size
+
+    def __call__(self, theta, t):
+        table = self.solution.score(self.grid, float(t[0])).to(theta.dtype)
+        position = (theta + PI) * (self.size / (2 * PI))
+        k = position.long().clamp(0, self.size - 1)
+        return torch.lerp(table[k], table[k + 1], position - k)
+
+
+@pytest.fixture(scope="module")
+def solution():
+    # Images of one oscillator, which feels no neighbours: exactly the uncoupled equation.
+    return FokkerPlanck1D(KuramotoProcess(coupling_strength=LinearSchedule(0, 0)), two_modes)
+
+
+@pytest.fixture(scope="module")
+def score(solution):
+    return Tabulated(solution)
+
+
+@pytest.fixture(scope="module")
+def calibration(score):
+    return calibrate(score, PROCESS, draw_two_modes(20_000, seeded(1))[:, None], generator=seeded(2))
+
+
+@pytest.fixture(scope="module")
+def errors(score, calibration):
+    """Total variation to the data for every method at 100 and 25 steps, 2e5 particles."""
+    return {
+        (method, steps): total_variation(
+            sample(score, PROCESS, (N, 1), steps=steps, method=method, calibration=calibration, generator=seeded(3)),
+            two_modes,
+        )
+        for method in METHODS
+        for steps in (100, 25)
+    }
+
+
+# ---------------------------------------------------------------------- the data come back
+
+
+def test_the_table_is_the_exact_score(solution, score):
+    theta = torch.rand(500, 1, generator=seeded(0), dtype=torch.float64) * 2 * PI - PI
+    for t in (0.01, 0.3, 1.0):
+        times = torch.full((500,), t, dtype=torch.float64)
+        torch.testing.assert_close(score(theta, times), ExactScore(solution)(theta, times), atol=3e-4, rtol=1e-4)
+
+
+def test_the_histogram_test_itself_is_as_noisy_as_expected():
+    assert total_variation(draw_two_modes(N, seeded(4)), two_modes) < 0.0075
+
+
+def test_the_calibrated_ancestral_sampler_returns_the_data(errors):
+    assert errors["ancestral", 100] < 0.010
+    assert errors["ancestral", 25] < 0.015
+
+
+def test_the_ancestral_sampler_does_so_with_the_exact_score_itself(solution, calibration):
+    theta = sample(
+        ExactScore(solution),
+        PROCESS,
+        (N, 1),
+        steps=25,
+        method="ancestral",
+        calibration=calibration,
+        generator=seeded(5),
+    )
+    assert total_variation(theta, two_modes) < 0.015
+
+
+def test_euler_is_too_noisy_by_an_error_of_order_one(errors):
+    assert 0.012 < errors["euler", 100] < 0.022
+    assert 0.04 < errors["euler", 25] < 0.06
+    assert errors["euler", 25] > 2.5 * errors["ancestral", 25]
+
+
+def test_euler_widens_the_modes_and_calibrated_noise_does_not(score, calibration):
+    """The Euler step adds the noise v although given theta_1 only v (1 - v m) is left: samples are too wide."""
+
+    def width(method):
+        theta = sample(score, PROCESS, (N, 1), steps=25, method=method, calibration=calibration, generator=seeded(3))
+        return float(theta[theta < 0].std())
+
+    assert width("euler") > 1.08 * WIDTH
+    assert abs(width("ancestral") / WIDTH - 1) < 0.04
+
+
+def test_predictor_corrector_beats_euler(errors):
+    assert errors["pc", 100] < errors["euler", 100] and errors["pc", 25] < 0.75 * errors["euler", 25]
+
+
+def test_the_probability_flow_is_exact_but_keeps_whatever_error_its_start_has(solution, score, errors):
+    """A deterministic flow is one-to-one, so total variation between start and terminal law survives it unchanged."""
+    fine = torch.linspace(-PI, PI, 2001, dtype=torch.float64)[:-1]
+    alone = KuramotoProcess(coupling_strength=LinearSchedule(0, 0)).prior()
+    start = alone.sample((N, 1), seeded(5))
+    gap = 0.5 * float((solution.density(fine, 1.0) - alone.log_prob(fine).exp()).abs().sum()) * 2 * PI / 2000
+    assert gap > 0.01  # the published schedule ends near the von Mises law, not in it
+    theta = sample(score, PROCESS, (N, 1), method="ode", start=start, generator=seeded(3))
+    assert abs(total_variation(theta, two_modes) - gap) < 0.005
+    terminal = PROCESS.simulate(draw_two_modes(N, seeded(6))[:, None], 1.0, generator=seeded(7))
+    for steps in (100, 25):
+        back = sample(score, PROCESS, (N, 1), steps=steps, method="ode", start=terminal)
+        assert total_variation(back, two_modes) < 0.5 * errors["euler", steps]
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_from_the_true_terminal_law_a_thousand_oscillators_in_one_field_come_back(method):
+    """With coupling: one image of many oscillators, whose common field is that of the mean-field equation."""
+    solution = FokkerPlanck1D(PROCESS, two_modes)
+    network = Tabulated(solution)
+    theta0 = draw_two_modes(N, seeded(6))[None]
+    start = PROCESS.simulate(theta0, 1.0, generator=seeded(7))
+    noise = calibrate(network, PROCESS, theta0[:, :20_000], generator=seeded(8))
+    theta = sample(network, PROCESS, (1, N), method=method, calibration=noise, start=start, generator=seeded(9))
+    assert total_variation(theta, two_modes) < {"euler": 0.022, "ancestral": 0.011, "ode": 0.011, "pc": 0.014}[method]
+    assert abs(complex(order_parameter(theta)) - complex(solution.order_parameter(0.0))) < 0.01
+
+
+def test_two_coupled_oscillators_come_back_with_their_dependence():
+    """The joint score on the torus: the second phase follows the first by 1 rad, and so it does in the samples."""
+
+    def joint(a, b):
+        return two_modes(a) * VonMises(1.0, 6.0).log_prob(b - a).exp()
+
+    solution = FokkerPlanck2D(PROCESS.scaled(2.0), joint, modes=32)
+    theta = sample(ExactScore(solution), PROCESS.scaled(2.0), (2000, 2), steps=100, method="ode", generator=seeded(10))
+    lag = theta[:, 1] - theta[:, 0]
+    expected = complex(torch.exp(torch.tensor(1j))) * float(VonMises(1.0, 6.0).mean_resultant_length())
+    assert abs(complex(order_parameter(lag)) - expected) < 0.03
+    assert abs(complex(order_parameter(theta[:, 0])) - complex(solution.modes(0.0)[33, 32])) < 0.06
+
+
+# ---------------------------------------------------------------------- the order of the probability flow
+
+
+def smooth_solution():
+    return FokkerPlanck1D(
+        KuramotoProcess(coupling_strength=LinearSchedule(0, 0)), lambda x: VonMises(1.0, 2.0).log_prob(x).exp()
+    )
+
+
+def test_the_probability_flow_is_of_second_order():
+    network = ExactScore(smooth_solution())
+    start = torch.linspace(-3, 3, 60, dtype=torch.float64)[:, None]
+
+    def flow(steps):
+        return sample(network, PROCESS, (60, 1), steps=steps, method="ode", start=start)
+
+    exact = flow(800)
+    gaps = [float(angle_difference(flow(steps), exact).abs().max()) for steps in (12, 24, 48)]
+    orders = [math.log2(a / b) for a, b in zip(gaps, gaps[1:], strict=False)]
+    assert all(1.7 < order < 2.4 for order in orders), (gaps, orders)
+
+
+def test_the_probability_flow_maps_quantiles_to_quantiles():
+    """In one dimension the exact flow keeps the order of points, so it must carry each quantile at t = 1 to that at 0."""
+    solution = smooth_solution()
+    fine = torch.linspace(-PI, PI, 20_001, dtype=torch.float64)
+
+    def mass(points, t):  # between the points, the same before and after if the flow is exact
+        density = solution.density(fine, t)
+        cdf = torch.cat((torch.zeros(1), ((density[1:] + density[:-1]) / 2 * (2 * PI / 20_000)).cumsum(0)))
+        index = ((points + PI) / (2 * PI) * 20_000).round().long()
+        return cdf[index[1:]] - cdf[index[:-1]]
+
+    start = torch.linspace(-1.5, 1.5, 13, dtype=torch.float64)
+    end = sample(ExactScore(solution), PROCESS, (13, 1), steps=400, method="ode", start=start[:, None])[:, 0]
+    torch.testing.assert_close(mass(end, 0.0), mass(start, 1.0), atol=5e-4, rtol=0)
+
+
+# ---------------------------------------------------------------------- single steps
+
+
+def last_steps(method, score, calibration, times=(0.3, 0.2, 0.0)):
+    frames = []
+    sample(
+        score,
+        PROCESS,
+        (6, 1),
+        method=method,
+        calibration=calibration,
+        times=times,
+        generator=seeded(11),
+        callback=lambda t, x: frames.append((t, x)),
+    )
+    return frames
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_last_step_returns_its_mean_without_noise(method, score, calibration):
+    _, (_, before), (_, after) = last_steps(method, score, calibration)
+    step = PROCESS.coefficients(0.0, 0.2)
+    pull = step.reference * torch.sin(-before)  # alone, an oscillator feels the reference only
+    weight = 0.5 if method == "ode" else 1.0
+    mean = before - pull + weight * step.variance * score(before, torch.full((6,), 0.2))
+    assert float(angle_difference(after, mean).abs().max()) < 1e-5
+
+
+@pytest.mark.parametrize("method", ["euler", "ancestral"])
+def test_a_step_reverses_the_forward_step_between_the_same_times(method, calibration):
+    """Mean and variance of many steps from 0.6 to 0.55 with a score that is constant."""
+    n = 40_000
+    start = torch.full((n, 1), 0.8, dtype=torch.float64)
+    options = {"method": method, "calibration": calibration, "times": [0.6, 0.55], "start": start}
+    theta = sample(lambda x, t: torch.full_like(x, 0.25), PROCESS, (n, 1), generator=seeded(12), **options)
+    coupling, reference, variance = PROCESS.coefficients(0.55, 0.6)
+    assert variance == pytest.approx(0.05 * (0.01 + 9.99 * 0.575)) and reference == pytest.approx(1.5 * coupling)
+    moved = angle_difference(theta, start)
+    expected = variance if method == "euler" else variance * (1 - variance * calibration.at(0.6))
+    assert float(moved.mean()) == pytest.approx(
+        reference * math.sin(0.8) + 0.25 * variance, abs=4 * math.sqrt(expected / n)
+    )
+    assert float(moved.var()) == pytest.approx(expected, rel=4 * math.sqrt(2 / n))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_the_network_is_asked_at_the_time_of_the_state_it_sees(method, calibration):
+    asked = []
+
+    def network(theta, t):
+        assert t.shape == (3,) and t.dtype == theta.dtype
+        asked.append(round(float(t[0]), 6))
+        return torch.zeros_like(theta)
+
+    sample(network, PROCESS, (3, 2), steps=4, method=method, calibration=calibration, generator=seeded(0))
+    twice = [1.0, 0.75, 0.75, 0.5, 0.5, 0.25, 0.25]
+    assert asked == {"euler": twice[::2], "ancestral": twice[::2], "ode": twice, "pc": twice}[method]
+
+
+def test_reverse_steps_use_up_the_whole_noise_of_the_forward_process():
+    """The published code never reversed its first step.  Here the coefficients of all reverse steps add up to the whole."""
+    times = time_grid(7)
+    parts = [PROCESS.coefficients(b, a) for a, b in zip(times, times[1:], strict=False)]
+    for k in range(3):
+        assert sum(part[k] for part in parts) == pytest.approx(PROCESS.coefficients(0.0, 1.0)[k], rel=1e-12)
+    assert times[0] == 1.0 and times[-1] == 0.0 and len(times) == 8
+
+
+def test_grids_of_steps_are_evenly_spaced_or_given(score):
+    by_steps = sample(score, PROCESS, (5, 1), steps=4, generator=seeded(13))
+    by_times = sample(score, PROCESS, (5, 1), times=[1.0, 0.75, 0.5, 0.25, 0.0], generator=seeded(13))
+    assert torch.equal(by_steps, by_times)
+    assert sample(score, PROCESS, (5, 1), steps=1, generator=seeded(0)).shape == (5, 1)
+
+
+def test_a_grid_may_stop_before_the_data_and_then_stays_noisy(score):
+    a, b = (
+        sample(score, PROCESS, (5, 1), times=[1.0, 0.5], start=torch.zeros(5, 1), generator=seeded(s)) for s in (1, 2)
+    )
+    assert not torch.equal(a, b)
+
+
+# ---------------------------------------------------------------------- start, seeds, callback
+
+
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
+@pytest.mark.parametrize("method", METHODS)
+def test_with_seeds_an_image_does_not_depend_on_the_batch(method, coupling, score, calibration):
+    process = KuramotoProcess(coupling)
+    options = {"steps": 5, "method": method, "calibration": calibration}
+    batch = sample(score, process, (4, 1, 6, 6), seeds=[7, 8, 9, 10], **options)
+    alone = sample(score, process, (1, 1, 6, 6), seeds=(9,), **options)
+    assert float(angle_difference(batch[2:3], alone).abs().max()) < 1e-5
+    assert torch.equal(batch, sample(score, process, (4, 1, 6, 6), seeds=range(7, 11), **options))
+    assert float(angle_difference(batch[0], batch[1]).abs().max()) > 0.1
+
+
+def test_one_generator_reproduces_a_batch_and_a_generator_per_image_is_as_good_as_seeds(score):
+    a, b = (sample(score, PROCESS, (3, 4), steps=3, generator=seeded(5)) for _ in range(2))
+    assert torch.equal(a, b)
+    by_seeds = sample(score, PROCESS, (3, 4), steps=3, seeds=[1, 2, 3])
+    assert torch.equal(by_seeds, sample(score, PROCESS, (3, 4), steps=3, generator=[seeded(s) for s in (1, 2, 3)]))
+
+
+def first_frame(**options):
+    frames = []
+    sample(
+        lambda x, t: torch.zeros_like(x),
+        PROCESS,
+        (3, 1, 4, 4),
+        steps=2,
+        callback=lambda t, x: frames.append(x),
+        **options,
+    )
+    return frames[0]
+
+
+def test_sampling_starts_from_the_prior_and_never_from_data():
+    expected = GibbsPrior(PROCESS).sample((3, 1, 4, 4), seeded(14))
+    assert torch.equal(first_frame(generator=seeded(14)), expected)
+    prior = OrderParameterPrior(torch.tensor([0.3j, 0.4 + 0j]))
+    assert torch.equal(first_frame(prior=prior, generator=seeded(15)), prior.sample((3, 1, 4, 4), seeded(15)))
+
+
+def test_a_given_start_is_used_and_left_alone():
+    start = torch.linspace(-3, 3, 48).reshape(3, 1, 4, 4)
+    kept = start.clone()
+    assert torch.equal(first_frame(start=start), kept) and torch.equal(start, kept)
+
+
+def test_the_callback_sees_every_state_and_the_result_last(score):
+    frames = []
+    theta = sample(
+        score, PROCESS, (4, 1), steps=5, generator=seeded(16), callback=lambda t, x: frames.append((t, x.clone()))
+    )
+    assert [t for t, _ in frames] == pytest.approx([1.0, 0.8, 0.6, 0.4, 0.2, 0.0])
+    assert torch.equal(frames[-1][1], theta)
+    assert float(theta.min()) >= -PI and float(theta.max()) < PI
+
+
+def test_an_error_in_the_callback_reaches_the_caller(score):
+    def stop(t, theta):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        sample(score, PROCESS, (4, 1), steps=5, callback=stop)
+
+
+def test_the_progress_bar_counts_steps(score, capsys):
+    sample(score, PROCESS, (4, 1), steps=5, progress=True)
+    assert "5/5" in capsys.readouterr().err
+    sample(score, PROCESS, (4, 1), steps=5)
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 3, 8, 8), (1, 1, 1, 1), (1, 5)])
+@pytest.mark.parametrize("method", METHODS)
+def test_one_image_and_any_number_of_channels_work_without_a_gpu(shape, method, calibration):
+    theta = sample(lambda x, t: -torch.sin(x), PROCESS, shape, steps=3, method=method, calibration=calibration)
+    assert theta.shape == shape and theta.dtype == torch.float32 and theta.device.type == "cpu"
+
+
+def test_no_gradient_is_recorded():
+    network = torch.nn.Linear(4, 4)
+    assert not sample(lambda x, t: network(x), PROCESS, (3, 4), steps=2).requires_grad
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64])
+def test_a_network_of_another_precision_leaves_the_precision_of_the_state(dtype):
+    assert sample(lambda x, t: -x.sin().to(dtype), PROCESS, (3, 4), steps=3).dtype == torch.float32
+    start = torch.zeros(3, 4, dtype=torch.float64)
+    assert sample(lambda x, t: -x.sin().to(dtype), PROCESS, (3, 4), steps=3, start=start).dtype == torch.float64
+
+
+# ---------------------------------------------------------------------- calibration
+
+
+def test_calibration_measures_the_second_moment_of_the_score(solution, calibration):
+    fine = torch.linspace(-PI, PI, 2001, dtype=torch.float64)[:-1]
+    for t in (0.1, 0.5, 1.0):
+        exact = float((solution.density(fine, t) * solution.score(fine, t) ** 2).sum() * 2 * PI / 2000)
+        assert calibration.at(t) == pytest.approx(exact, rel=0.05)
+    assert calibration.times == pytest.approx([k / 50 for k in range(1, 51)])
+
+
+def test_calibration_is_log_linear_between_times_and_constant_outside():
+    calibration = Calibration((0.2, 0.6), (16.0, 4.0))
+    assert [calibration.at(t) for t in (0.0, 0.2, 0.4, 0.6, 1.0)] == pytest.approx([16.0, 16.0, 8.0, 4.0, 4.0])
+    assert Calibration((0.2, 0.6), (0.0, 0.0)).at(0.3) == 0.0
+
+
+def test_a_score_of_zero_can_be_calibrated():
+    calibration = calibrate(lambda x, t: torch.zeros_like(x), PROCESS, torch.zeros(3, 4), points=4)
+    theta = sample(
+        lambda x, t: torch.zeros_like(x), PROCESS, (3, 4), steps=3, method="ancestral", calibration=calibration
+    )
+    assert torch.isfinite(theta).all()
+
+
+@pytest.mark.parametrize(
+    ("times", "moments"),
+    [
+        ((), ()),
+        ((0.1,), (1.0, 2.0)),
+        ((0.5, 0.1), (1.0, 1.0)),
+        ((0.5, 1.5), (1.0, 1.0)),
+        ((0.5,), (-1.0,)),
+        ((0.5,), (math.nan,)),
+        ((math.nan,), (1.0,)),
+    ],
+)
+def test_what_is_no_calibration_is_refused(times, moments):
+    with pytest.raises(ValueError, match="calibration: got"):
+        Calibration(times, moments)
+
+
+def test_huge_scores_leave_the_ancestral_variance_at_zero_rather_than_below():
+    calibration = Calibration((0.5,), (1e6,))
+    theta = sample(
+        lambda x, t: -x.sin(),
+        PROCESS,
+        (3, 4),
+        steps=3,
+        method="ancestral",
+        calibration=calibration,
+        start=torch.ones(3, 4),
+    )
+    assert torch.isfinite(theta).all()
+
+
+# ---------------------------------------------------------------------- what is refused
+
+
+BAD = {
+    "unknown method": ({"method": "magic"}, "method: got 'magic', expected one of"),
+    "ancestral without calibration": ({"method": "ancestral"}, "calibration: got None"),
+    "seeds and a generator": ({"seeds": [1, 2], "generator": torch.Generator()}, "got both"),
+    "too few seeds": ({"seeds": [1]}, "seeds: got .* one integer per image, 2"),
+    "one seed for all": ({"seeds": 3}, "seeds: got 3"),
+    "too many generators": ({"generator": [torch.Generator()] * 3}, "got 3 generators"),
+    "no steps": ({"steps": 0}, "steps: got 0"),
+    "one time": ({"times": [1.0]}, "times: got"),
+    "increasing times": ({"times": [0.0, 1.0]}, "times: got"),
+    "a repeated time": ({"times": [1.0, 0.5, 0.5, 0.0]}, "times: got"),
+    "a time after the prior": ({"times": [1.5, 0.0]}, "times: got"),
+    "a time before the data": ({"times": [1.0, -0.5]}, "times: got"),
+    "a time that is NaN": ({"times": [1.0, math.nan, 0.0]}, "times: got"),
+    "a start of another shape": ({"start": torch.zeros(3, 4)}, "start: got shape"),
+    "a start in degrees": ({"start": torch.full((2, 4), 90.0)}, "radians"),
+    "a start with NaN": ({"start": torch.full((2, 4), math.nan)}, "start: got NaN"),
+    "a start of integers": ({"start": torch.zeros(2, 4, dtype=torch.long)}, "start: got dtype"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_sampling_refuses(case):
+    options, message = BAD[case]
+    with pytest.raises(ValueError, match=message):
+        sample(lambda x, t: torch.zeros_like(x), PROCESS, (2, 4), **options)
+
+
+@pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4), (0, 4), 4])
+def test_sampling_refuses_shapes_that_are_not_simulated(shape):
+    with pytest.raises(ValueError, match=r"shape: got .* expected images \(B, C, H, W\)"):
+        sample(lambda x, t: torch.zeros_like(x), PROCESS, shape)
+
+
+def test_a_prior_that_draws_another_shape_is_refused():
+    class Wrong:
+        def sample(self, shape, generator=None):
+            return torch.zeros(7, 4)
+
+    with pytest.raises(ValueError, match=r"prior: got shape \(7, 4\), expected \(2, 4\)"):
+        sample(lambda x, t: torch.zeros_like(x), PROCESS, (2, 4), prior=Wrong())
+
+
+def test_a_reference_field_that_does_not_fit_is_refused_whatever_the_start():
+    process = KuramotoProcess(reference_phase=torch.zeros(3, 4, 4))
+    for start in (None, torch.zeros(2, 1, 4, 4)):
+        with pytest.raises(ValueError, match="reference_phase: got shape"):
+            sample(lambda x, t: torch.zeros_like(x), process, (2, 1, 4, 4), start=start)
+
+
+def test_a_network_of_another_shape_is_refused_by_sampling_and_calibration():
+    for call in (lambda n: sample(n, PROCESS, (2, 4)), lambda n: calibrate(n, PROCESS, torch.zeros(2, 4))):
+        with pytest.raises(ValueError, match=r"network: got a score of shape \(2,\) for phases of shape \(2, 4\)"):
+            call(lambda x, t: x.sum(1))
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_state_that_becomes_nan_stops_and_names_the_step(method, calibration):
+    def network(theta, t):
+        return torch.zeros_like(theta) if float(t[0]) > 0.6 else torch.full_like(theta, math.nan)
+
+    # The second evaluation of ode and pc already looks at the end of the step before.
+    step = 2 if method in ("ode", "pc") else 3
+    with pytest.raises(FloatingPointError, match=rf"NaN or infinite in step {step}, from t"):
+        sample(network, PROCESS, (2, 4), steps=4, method=method, calibration=calibration)
