@@ -33,7 +33,7 @@ LENGTHS = (16, 32, 64, 128, 256, 512, 1024)
 
 
 def seconds_per_call(call: Callable[[], Any], device: torch.device, budget: float) -> float:
-    """The fastest of at least ten rounds, per call: what the machine does when nothing else disturbs it."""
+    """The fastest of many rounds of about a millisecond, per call: what it takes when nothing else disturbs it."""
 
     def timed(repetitions: int) -> float:
         start = time.perf_counter()
@@ -44,8 +44,11 @@ def seconds_per_call(call: Callable[[], Any], device: torch.device, budget: floa
         return (time.perf_counter() - start) / repetitions
 
     timed(1)  # compiles, fills caches
-    repetitions = max(1, int(budget / 10 / max(timed(2), 1e-7)))
-    return min(timed(repetitions) for _ in range(10))
+    repetitions = max(1, int(1e-3 / min(timed(1) for _ in range(5))))
+    rounds, end = [timed(repetitions) for _ in range(3)], time.perf_counter() + budget
+    while time.perf_counter() < end:
+        rounds.append(timed(repetitions))
+    return min(rounds)
 
 
 def compiled(function: Callable[..., Tensor]) -> Callable[..., Tensor]:
@@ -69,11 +72,13 @@ def step_costs(device: torch.device, budget: float, modes: list[str]) -> list[di
         row: dict[str, Any] = {**case, "copy_ns": copy * 1e9 / theta.numel()}
         for mode in modes:
             step = process.advance if mode == "eager" else compiled(process.advance)
-            seconds = seconds_per_call(lambda s=step: s(theta, noise, t0, t1), device, budget)
+            seconds = seconds_per_call(lambda s=step, x=theta, e=noise, a=t0, b=t1: s(x, e, a, b), device, budget)
             row[f"{mode}_ns"] = seconds * 1e9 / theta.numel()
             row[f"{mode}_over_copy"] = seconds / copy
         generator = torch.Generator(device).manual_seed(0)
-        whole = seconds_per_call(lambda: process.forward_step(theta, 0.5, 0.51, generator), device, budget)
+        whole = seconds_per_call(
+            lambda p=process, x=theta, g=generator: p.forward_step(x, 0.5, 0.51, g), device, budget
+        )
         row["with_noise_ns"] = whole * 1e9 / theta.numel()
         rows.append(row)
     return rows
@@ -89,7 +94,7 @@ def box_mean_costs(device: torch.device, budget: float, modes: list[str]) -> lis
         for mode in modes:
             for name, function in ways.items():
                 run = function if mode == "eager" else compiled(function)
-                seconds = seconds_per_call(lambda f=run: f(x, 4, 3, "periodic"), device, budget)
+                seconds = seconds_per_call(lambda f=run, x=x: f(x, 4, 3, "periodic"), device, budget)
                 row[f"{mode}_{name}_ns"] = seconds * 1e9 / x.numel()
         rows.append(row)
     return rows
@@ -120,10 +125,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/core.json"), help="where to write JSON")
     parser.add_argument("--device", default="cuda" if torch.cuda.is_available() else "cpu")
     parser.add_argument("--budget", type=float, default=0.1, help="seconds spent on each measured number")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads; more than one is noisy where others work")
     parser.add_argument("--no-compile", action="store_true", help="measure eager mode only")
     arguments = parser.parse_args()
     device = torch.device(arguments.device)
     modes = ["eager"] if arguments.no_compile else ["eager", "compiled"]
+    torch.set_num_threads(arguments.threads)
     torch.manual_seed(0)
 
     steps = step_costs(device, arguments.budget, modes)

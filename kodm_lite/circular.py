@@ -147,7 +147,7 @@ def validate_phases(theta: Tensor, name: str = "theta") -> None:
         raise ValueError(
             f"{name}: got an empty tensor of shape {tuple(theta.shape)}, expected at least one phase; try another batch"
         )
-    largest = float(theta.abs().max())  # NaN and infinity survive max
+    largest = float(theta.detach().abs().max())  # NaN and infinity survive max
     if not math.isfinite(largest):
         raise ValueError(
             f"{name}: got NaN or infinity, expected finite phases; try torch.isfinite({name}) to find them"

@@ -1,6 +1,7 @@
-"""Exact densities and scores: checked against independent solvers, simulated oscillators, limits and convergence orders."""
+"""Exact densities and scores against independent solvers, simulated oscillators, limits and convergence orders."""
 
 import math
+from itertools import pairwise
 
 import numpy as np
 import pytest
@@ -14,9 +15,12 @@ from kodm_lite import (
     FokkerPlanck1D,
     FokkerPlanck2D,
     GlobalCoupling,
+    ImageSetScore,
     KuramotoProcess,
     LinearSchedule,
+    LocalCoupling,
     VonMises,
+    WrappedNormal,
 )
 from kodm_lite.fokker_planck import evolve_modes
 
@@ -310,7 +314,7 @@ def test_the_error_falls_exponentially_with_the_number_of_modes():
     for modes in (4, 6, 8, 10, 12):
         coarse = FokkerPlanck1D(COUPLED, two_modes(grid(400)), modes=modes)
         errors.append(float((coarse.density(theta, 0.2) - reference).abs().max()))
-    falls = [b / a for a, b in zip(errors, errors[1:], strict=False)]
+    falls = [b / a for a, b in pairwise(errors)]
     assert all(fall < 0.2 for fall in falls) and errors[-1] < 1e-6, errors  # faster than any power
 
 
@@ -323,7 +327,7 @@ def test_the_error_falls_with_the_fourth_power_of_the_time_step(monkeypatch):
 
     exact = end(4000)
     errors = [float((end(steps) - exact).abs().max()) for steps in (50, 100, 200)]
-    orders = [math.log2(a / b) for a, b in zip(errors, errors[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(errors)]
     assert all(3.7 < order < 4.4 for order in orders), (errors, orders)
 
 
@@ -363,6 +367,7 @@ def test_strong_coefficients_stay_stable():
 # ---------------------------------------------------------------------- what is refused
 
 
+@pytest.mark.filterwarnings("ignore:the initial density has a mode")
 def test_a_grid_of_values_is_as_good_as_a_function(published):
     from_values = FokkerPlanck1D(PROCESS, two_modes(grid(512)))
     torch.testing.assert_close(from_values.modes(0.7), published.modes(0.7))
@@ -411,3 +416,56 @@ def test_times_outside_the_unit_interval_are_refused(published, t):
 def test_the_pair_wants_pairs(pair):
     with pytest.raises(ValueError, match=r"expected pairs of angles \(B, 2\)"):
         pair.score(torch.zeros(4, 3), 0.5)
+
+
+# ---------------------------------------------------------------------- a set of images
+
+
+def flat_images(*phases):
+    return torch.tensor(phases, dtype=torch.float64)[:, None, None, None].expand(-1, 1, 3, 3)
+
+
+def alone(phase, blur=0.3):
+    """The law of every pixel of a flat image: one population that starts as a wrapped normal."""
+    return FokkerPlanck1D(COUPLED, lambda x: WrappedNormal(phase, blur).log_prob(x).exp(), modes=40)
+
+
+@pytest.mark.parametrize("t", [0.01, 0.3, 1.0])
+def test_the_score_of_one_flat_image_is_that_of_its_population(t):
+    theta = torch.rand(5, 1, 3, 3, generator=seeded(0), dtype=torch.float64) * 1.6 + 0.2
+    score = ImageSetScore(COUPLED, flat_images(1.0), blur=0.3)(theta, t)
+    torch.testing.assert_close(score, alone(1.0).score(theta, t), atol=1e-5, rtol=1e-5)
+
+
+def test_the_score_of_two_flat_images_is_their_mean_weighted_by_likelihood():
+    theta = torch.rand(50, 1, 3, 3, generator=seeded(1), dtype=torch.float64) * 2 - 1
+    network, t = ImageSetScore(COUPLED, flat_images(0.5, -0.8), blur=0.3), 0.25  # a stored time: exact in the tails
+    laws = [alone(phase) for phase in (0.5, -0.8)]
+    log_weights = torch.stack([law.density(theta, t).log().sum((1, 2, 3)) for law in laws], 1).log_softmax(1)
+    torch.testing.assert_close(network.log_weights(theta, t), log_weights, atol=1e-5, rtol=1e-5)
+    weights = log_weights.exp()
+    assert float(weights.min(1).values.max()) > 0.05  # some states could be either
+    mixed = sum(weights[:, a, None, None, None] * laws[a].score(theta, t) for a in range(2))
+    torch.testing.assert_close(network(theta, torch.full((50,), t)), mixed, atol=1e-4, rtol=1e-4)
+
+
+def test_pixels_of_an_image_of_two_greys_follow_the_field_that_both_make():
+    """The mean of the pixels' laws is the law of the population, which the mean-field equation gives."""
+    image = torch.tensor([[1.0, -1.0], [1.0, 1.0]], dtype=torch.float64)[None, None]
+    network, theta = ImageSetScore(COUPLED, image, blur=0.3), grid(40)
+    mixture = FokkerPlanck1D(
+        COUPLED,
+        lambda x: sum(w * WrappedNormal(m, 0.3).log_prob(x).exp() for m, w in ((1.0, 0.75), (-1.0, 0.25))),
+        modes=40,
+    )
+    for t in (0.1, 0.5):
+        states = theta[:, None, None, None].expand(-1, 1, 2, 2)
+        densities, _ = network._density_and_derivative(states, t)
+        torch.testing.assert_close(densities[:, 0].mean(1), mixture.density(theta, t), atol=1e-7, rtol=0)
+
+
+def test_a_set_of_images_needs_global_coupling_and_enough_modes():
+    with pytest.raises(ValueError, match="expected GlobalCoupling"):
+        ImageSetScore(KuramotoProcess(LocalCoupling(1)), flat_images(0.0))
+    with pytest.raises(ValueError, match="try more modes"):
+        ImageSetScore(KuramotoProcess(), flat_images(0.0), blur=0.05)

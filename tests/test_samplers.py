@@ -1,6 +1,7 @@
 """Samplers on exact scores: the data come back; every method, its order, its last step, seeds, grids and errors."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -209,12 +210,12 @@ def test_the_probability_flow_is_of_second_order():
 
     exact = flow(800)
     gaps = [float(angle_difference(flow(steps), exact).abs().max()) for steps in (12, 24, 48)]
-    orders = [math.log2(a / b) for a, b in zip(gaps, gaps[1:], strict=False)]
+    orders = [math.log2(a / b) for a, b in pairwise(gaps)]
     assert all(1.7 < order < 2.4 for order in orders), (gaps, orders)
 
 
 def test_the_probability_flow_maps_quantiles_to_quantiles():
-    """In one dimension the exact flow keeps the order of points, so it must carry each quantile at t = 1 to that at 0."""
+    """In one dimension the exact flow keeps the order of points: it carries each quantile at t = 1 to that at 0."""
     solution = smooth_solution()
     fine = torch.linspace(-PI, PI, 20_001, dtype=torch.float64)
 
@@ -289,9 +290,9 @@ def test_the_network_is_asked_at_the_time_of_the_state_it_sees(method, calibrati
 
 
 def test_reverse_steps_use_up_the_whole_noise_of_the_forward_process():
-    """The published code never reversed its first step.  Here the coefficients of all reverse steps add up to the whole."""
+    """The published code never reversed its first step.  Here all reverse steps add up to the whole."""
     times = time_grid(7)
-    parts = [PROCESS.coefficients(b, a) for a, b in zip(times, times[1:], strict=False)]
+    parts = [PROCESS.coefficients(b, a) for a, b in pairwise(times)]
     for k in range(3):
         assert sum(part[k] for part in parts) == pytest.approx(PROCESS.coefficients(0.0, 1.0)[k], rel=1e-12)
     assert times[0] == 1.0 and times[-1] == 0.0 and len(times) == 8

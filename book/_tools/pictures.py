@@ -22,7 +22,7 @@ from kodm_lite.plotting import CYCLIC
 
 BOOK = Path(__file__).resolve().parents[1]
 SIZE, GAP = 64, 3
-SEEDS = (11, 22, 35)
+SEEDS = (0, 4, 2)  # of the first twelve, the first three that make the three different textures
 WHITE = 255
 
 
