@@ -71,7 +71,7 @@ class GibbsPrior:
         theta = law.sample(shape[: len(shape) - law.loc.ndim], generator).to(torch.get_default_dtype())
         variance = min(self.variance, 0.5 / max(1.0, float(law.concentration.max())))
         duration = variance / (2 * self.process.diffusion.at(1.0))  # of one step, at the rates of t = 1
-        noise = normal(theta, generator)
+        noise = 3**0.5 * normal(theta, generator)  # so that the first mean of two has the variance of a whole kick
         for _ in range(self.relaxation):
             previous, noise = noise, normal(theta, generator)
             theta = theta + duration * self.process.drift(theta, 1.0) + variance**0.5 * (previous + noise) / 2

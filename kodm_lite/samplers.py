@@ -2,10 +2,10 @@
 
 Chapter 5 of the book derives every step.  With the drift and the noise variance v of a step from t1 down to t0,
 
-    reverse SDE        theta0 = theta1 - drift + v score + sqrt(v') noise
-    probability flow   theta0 = theta1 - drift + (v / 2) score
-
-where v' = v for ``euler`` and v' = v (1 - v m) with m = E[score^2] for ``ancestral``.
+    euler       theta0 = theta1 - drift(theta1) + v score + sqrt(v) noise            reverse SDE
+    ancestral   theta0 = x - drift(x),  x = theta1 + v score + sqrt(v') noise       v' = v (1 - v m), m = E[score^2]
+    ode         theta0 = theta1 - drift(theta1) + (v / 2) score, by Heun's method    probability flow
+    pc          euler, then a Langevin step
 """
 
 from __future__ import annotations
@@ -130,9 +130,10 @@ def sample(
         process: the forward process; its step coefficients are used, on any time grid.
         shape: (B, C, H, W) or (B, N).
         steps: number of steps, by default evenly spaced from t = 1 to 0.
-        method: "euler": reverse SDE with the forward noise variance; "ancestral": with the best scalar variance, needs
-            ``calibration``; "ode": probability flow by Heun's method, deterministic after the start, two score
-            evaluations a step; "pc": euler, then one Langevin step with the same score a step later.
+        method: "euler": reverse SDE with the forward noise variance; "ancestral": Bayes' rule for one step, with the
+            best scalar variance, needs ``calibration``; "ode": probability flow by Heun's method, deterministic after
+            the start, two score evaluations a step; "pc": euler, then one Langevin step with the same score a step
+            later.
         calibration: from :func:`calibrate`, for "ancestral".
         prior: where to start; the correlated stationary law :class:`GibbsPrior` by default.
         start: a terminal state to start from, instead of a prior.
@@ -219,13 +220,14 @@ def _ancestral(
     calibration: Calibration | None,
     generator: Generators,
 ) -> Tensor:
-    mean = _reverse_mean(network, process, theta, t1, t0)
-    if t0 == 0:
-        return mean
     assert calibration is not None, "sample() refuses this method without"
     v = process.coefficients(t0, t1).variance
-    best = v * max(0.0, 1 - v * calibration.at(t1))
-    return mean + best**0.5 * normal(theta, generator)
+    theta = theta + v * _evaluate(network, theta, t1)
+    if t0 > 0:
+        best = v * max(0.0, 1 - v * calibration.at(t1))
+        theta = theta + best**0.5 * normal(theta, generator)
+    # The forward step drifts first and kicks after; so the kick is undone first, and the drift where it happened.
+    return theta - process.step_drift(theta, t0, t1)
 
 
 def _ode(
