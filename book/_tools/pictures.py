@@ -76,8 +76,10 @@ def main() -> None:
     shown = [0, 4, 7, 10, 16]
     rows = [[tile(states[n][k])[1] for n in [*shown, *[last - n for n in reversed(shown)]]] for k in range(3)]
     strip = Image.fromarray(table(rows))
-    strip.resize((2 * strip.width, 2 * strip.height), Image.Resampling.NEAREST).save(BOOK / "images" / "hero.png", optimize=True)
-    print(*(f"{path.name}: {path.stat().st_size // 1000} kB" for path in (film, BOOK / "images" / "hero.png")), sep="\n")
+    still = BOOK / "images" / "hero.png"
+    strip.resize((2 * strip.width, 2 * strip.height), Image.Resampling.NEAREST).save(still, optimize=True)
+    for path in (film, still):
+        print(f"{path.name}: {path.stat().st_size // 1000} kB")
 
 
 if __name__ == "__main__":
