@@ -48,7 +48,7 @@ class GibbsPrior:
     Raises:
         ValueError: a negative number of steps, or a variance that is not positive.
 
-    Source: Leimkuhler and Matthews 2013.  Book: chapter 3, which measures both choices.
+    Source: Leimkuhler and Matthews 2013.  Book: chapter 3.
     """
 
     process: KuramotoProcess

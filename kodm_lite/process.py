@@ -83,8 +83,6 @@ class KuramotoProcess:
         if not isinstance(phase, Tensor) or phase.ndim == 0:
             object.__setattr__(self, "reference_phase", float(phase))
 
-    # ------------------------------------------------------------------ the equation
-
     def coefficients(self, t0: Tensor | float, t1: Tensor | float) -> Coefficients:
         """Integrated coefficients of the step from t0 to t1, numbers or one per image (B,)."""
         return Coefficients(
@@ -131,8 +129,6 @@ class KuramotoProcess:
         self.validate(theta)
         _check_times(t0, t1)
         return wrap(self.advance(theta, normal(theta, generator), t0, t1))
-
-    # ------------------------------------------------------------------ simulation
 
     def simulate(self, theta0: Tensor, t: Tensor | float, steps: int = STEPS, generator: Generators = None) -> Tensor:
         """theta(t) from data theta0 at time 0, by Euler-Maruyama steps of 1/steps.
@@ -207,8 +203,6 @@ class KuramotoProcess:
         self.validate(theta0, "theta0")
         if not steps >= 1:
             raise ValueError(f"steps: got {steps}, expected at least 1 per unit of time; the paper takes {STEPS}")
-
-    # ------------------------------------------------------------------ where it ends
 
     def prior(self, shape: tuple[int, ...] | None = None) -> VonMises:
         """The marginal law of one phase in the stationary state of the coefficients at t = 1, self-consistently.
@@ -307,8 +301,6 @@ class KuramotoProcess:
             else:
                 strong = middle
         return published.scaled(math.ceil(strong * 100) / 100)
-
-    # ------------------------------------------------------------------ storage
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists that :meth:`from_dict` turns back into an equal process."""

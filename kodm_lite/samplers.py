@@ -188,9 +188,6 @@ def sample(
     return theta
 
 
-# ---------------------------------------------------------------------- one step each, from t1 down to t0
-
-
 def _reverse_mean(network: Score, process: KuramotoProcess, theta: Tensor, t1: float, t0: float) -> Tensor:
     variance = process.coefficients(t0, t1).variance
     return theta - process.step_drift(theta, t0, t1) + variance * _evaluate(network, theta, t1)

@@ -35,9 +35,6 @@ def circular_distance(a, b):
     return np.abs(2 * np.sin((np.asarray(a, np.float64) - np.asarray(b, np.float64)) / 2))
 
 
-# ---------------------------------------------------------------------- wrap
-
-
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_wrap_agrees_with_the_exact_remainder_to_the_last_digits(dtype):
     x = torch.randn(400, generator=torch.Generator().manual_seed(0), dtype=dtype) * torch.logspace(-3, 4, 400).to(dtype)
@@ -105,9 +102,6 @@ def test_a_difference_of_angles_is_the_shortest_rotation():
     assert float(angle_difference(torch.tensor(3.0), torch.tensor(-3.0))) == pytest.approx(6 - 2 * PI, abs=1e-6)
 
 
-# ---------------------------------------------------------------------- order parameter
-
-
 @pytest.mark.parametrize(
     ("dim", "axes"), [(None, (0, 1, 2)), (1, (1,)), (-1, (2,)), ((0, 2), (0, 2)), ([1, 2], (1, 2))]
 )
@@ -130,9 +124,6 @@ def test_the_modulus_is_one_for_equal_and_zero_for_even_phases():
     assert abs(complex(order_parameter(torch.full((50,), 2.0, dtype=torch.float64)))) == pytest.approx(1, abs=1e-15)
     assert abs(complex(order_parameter(torch.arange(7, dtype=torch.float64) * (2 * PI / 7)))) < 1e-15
     assert complex(order_parameter(torch.tensor(0.0))) == 1
-
-
-# ---------------------------------------------------------------------- images
 
 
 def test_grey_values_and_phases_are_each_others_inverse():

@@ -71,9 +71,6 @@ def pair():
     return FokkerPlanck2D(COUPLED, pair_density)
 
 
-# ---------------------------------------------------------------------- independent solvers
-
-
 def derivative_matrix(n):
     """Spectral derivative on n (odd) equidistant points of the circle."""
     k = np.fft.fftfreq(n, 1 / n)
@@ -135,9 +132,6 @@ def test_pair_density_agrees_with_an_independent_solver_on_a_grid(pair):
         assert float((pair.density(points, t) - torch.from_numpy(density)).abs().max()) < 1e-6, t
 
 
-# ---------------------------------------------------------------------- simulated oscillators
-
-
 @pytest.mark.parametrize("name", ["published", "coupled"])
 def test_a_hundred_thousand_oscillators_have_the_exact_marginal(name, request):
     """400 steps make the error of the time step (order 1) smaller than the Monte Carlo error."""
@@ -167,9 +161,6 @@ def test_simulated_pairs_have_the_exact_joint_moments(pair):
         for m, k in ((1, 0), (0, 1), (1, 1), (1, -1), (2, -1), (0, 2)):
             measured = torch.exp(1j * (m * frame[:, 0] + k * frame[:, 1])).mean()
             assert abs(complex(measured) - complex(modes[middle + m, middle + k])) < 5 / math.sqrt(n), (t, m, k)
-
-
-# ---------------------------------------------------------------------- laws that must hold
 
 
 @pytest.mark.parametrize("t", [0.0, 1e-3, 0.1, 1 / 3, 0.9999, 1.0])
@@ -258,9 +249,6 @@ def test_rotating_density_and_reference_rotates_the_solution():
     torch.testing.assert_close(rotated, plain, atol=1e-10, rtol=0)
 
 
-# ---------------------------------------------------------------------- scores
-
-
 @pytest.mark.parametrize("t", [0.05, 0.3, 1.0])
 def test_score_is_the_derivative_of_the_log_density(published, t):
     theta, h = grid(50), 1e-5
@@ -301,9 +289,6 @@ def test_exact_score_has_the_interface_of_a_network(published, pair):
     pairs = torch.rand(3, 2, generator=seeded(1), dtype=torch.float64) * 6 - 3
     each = torch.cat([pair.score(pairs[b : b + 1], float(t[b])) for b in range(3)])
     torch.testing.assert_close(ExactScore(pair)(pairs, t), each)
-
-
-# ---------------------------------------------------------------------- convergence
 
 
 @pytest.mark.filterwarnings("ignore:the initial density has a mode")
@@ -364,9 +349,6 @@ def test_strong_coefficients_stay_stable():
     torch.testing.assert_close(density, strong.prior().log_prob(grid(200)).exp(), atol=2e-3, rtol=0)
 
 
-# ---------------------------------------------------------------------- what is refused
-
-
 @pytest.mark.filterwarnings("ignore:the initial density has a mode")
 def test_a_grid_of_values_is_as_good_as_a_function(published):
     from_values = FokkerPlanck1D(PROCESS, two_modes(grid(512)))
@@ -416,9 +398,6 @@ def test_times_outside_the_unit_interval_are_refused(published, t):
 def test_the_pair_wants_pairs(pair):
     with pytest.raises(ValueError, match=r"expected pairs of angles \(B, 2\)"):
         pair.score(torch.zeros(4, 3), 0.5)
-
-
-# ---------------------------------------------------------------------- a set of images
 
 
 def flat_images(*phases):

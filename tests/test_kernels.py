@@ -82,9 +82,6 @@ def seeded(seed):
     return torch.Generator().manual_seed(seed)
 
 
-# ---------------------------------------------------------------------- wrapped normal: values
-
-
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 4.0])
 def test_the_two_sums_of_the_oracle_agree_with_each_other(scale):
     for x in (0.1, 2.0, 3.1):
@@ -155,9 +152,6 @@ def test_the_score_far_from_the_mean_is_a_number_where_the_naive_formula_gives_n
     assert torch.allclose(WrappedNormal(0.0, 0.01).score(x), -x / 0.01**2, rtol=1e-4)
 
 
-# ---------------------------------------------------------------------- wrapped normal: gradients
-
-
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
 @pytest.mark.parametrize("function", ["log_prob", "score"])
 def test_values_and_gradients_are_finite_everywhere(function, dtype):
@@ -187,9 +181,6 @@ def test_gradients_are_the_derivatives_of_the_oracle(scale):
         size = scale * (np.abs(slope) + score**2)
         assert (np.abs(by_scale.numpy() - scale * (slope + score**2)) <= 1e-8 * size).all()
         assert (np.abs(second.numpy() - slope) <= 1e-8 * np.abs(slope) + rounding / scale**4).all()
-
-
-# ---------------------------------------------------------------------- wrapped normal: draws
 
 
 @pytest.mark.parametrize(("loc", "scale"), [(0.0, 0.01), (3.0, 0.5), (-1.0, 1.5), (2.0, 3.0), (0.5, 30.0)])
@@ -224,9 +215,6 @@ def test_generators_afterwards_do_not_depend_on_the_batch_either(law):
     law(0.0, 3.0).sample((2, 100), together)
     law(0.0, 3.0).sample((1, 100), alone)
     assert torch.equal(torch.rand(3, generator=together[1]), torch.rand(3, generator=alone[0]))
-
-
-# ---------------------------------------------------------------------- von Mises
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
@@ -322,9 +310,6 @@ def test_from_order_parameter_is_the_maximum_likelihood_fit():
     assert float(fit.concentration) == pytest.approx(kappa, rel=1e-5)
     assert float(fit.loc) == pytest.approx(loc, abs=1e-5)
     assert VonMises.from_order_parameter(torch.tensor(0.5j)).concentration.dtype == torch.float32
-
-
-# ---------------------------------------------------------------------- arguments
 
 
 def test_parameters_are_promoted_and_broadcast_whatever_their_order():

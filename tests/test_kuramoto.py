@@ -84,9 +84,6 @@ def branch(request, monkeypatch):
     return request.param
 
 
-# ---------------------------------------------------------------------- box means
-
-
 @pytest.mark.parametrize("boundary", BOUNDARIES)
 @pytest.mark.parametrize("shape", SHAPES)
 def test_the_box_mean_is_scipys_for_every_kind_of_radius(shape, boundary, branch):
@@ -179,9 +176,6 @@ def test_layout_and_batch_do_not_matter_and_phases_are_left_alone(coupling, bran
     assert torch.equal(theta, before)
 
 
-# ---------------------------------------------------------------------- symmetries
-
-
 @pytest.mark.parametrize("coupling", COUPLINGS, ids=repr)
 def test_rotating_all_phases_rotates_the_field_and_keeps_the_drift(coupling):
     theta = phases(2, 2, 8, 8)
@@ -226,9 +220,6 @@ def test_the_field_near_plus_and_minus_pi_points_there():
     assert float(LocalCoupling(2).mean_field(theta).angle().abs().min()) > 2.5
 
 
-# ---------------------------------------------------------------------- transfer
-
-
 @pytest.mark.parametrize("shape", [(2, 6, 9), (1, 7, 8), (12,)])
 def test_the_transfer_function_multiplies_fourier_modes(shape):
     x = np.random.default_rng(4).normal(size=(1, *shape))
@@ -249,9 +240,6 @@ def test_the_transfer_function_of_mirrors_multiplies_cosine_modes(shape):
         mean = coupling.average(torch.tensor(x)).numpy()
         before, after = (scipy.fft.dctn(v, axes=axes) for v in (x, mean))
         assert np.abs(after - coupling.transfer(shape).numpy() * before).max() < 1e-5
-
-
-# ---------------------------------------------------------------------- drift
 
 
 @pytest.mark.parametrize("coupling", COUPLINGS, ids=repr)
@@ -283,9 +271,6 @@ def test_a_reference_alone_pulls_towards_its_phase_which_may_differ_from_pixel_t
     assert (drift - 2 * torch.sin(reference - theta)).abs().max() < 1e-15
     small = kuramoto_drift(reference[None] - 0.1, zero, 5.0, 1.0, reference)
     assert bool((small > 0).all()), "a phase behind its reference is pulled forward"
-
-
-# ---------------------------------------------------------------------- compilation, arguments
 
 
 @pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(2), LocalCoupling(2, "reflect")], ids=repr)

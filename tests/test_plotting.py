@@ -66,9 +66,6 @@ def no_figure_left():
     plt.close("all")
 
 
-# ---------------------------------------------------------------------- sliders
-
-
 def test_a_slider_is_valid_html_with_alt_text_and_every_frame():
     page = Page(slider()._repr_html_())
     assert page.first("img")["alt"] == "a square that brightens"
@@ -127,9 +124,6 @@ def test_sliders_run_in_a_browser_even_the_same_one_twice(tmp_path):
 def test_a_slider_needs_one_label_per_figure(figures, labels):
     with pytest.raises(ValueError, match=HELPFUL):
         plotting.frame_slider([figure(0.5) for _ in range(figures)], ["x"] * labels, "nothing")
-
-
-# ---------------------------------------------------------------------- pictures
 
 
 def test_phases_are_shown_in_a_cyclic_colour_map_over_the_whole_circle():

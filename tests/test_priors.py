@@ -81,9 +81,6 @@ def data():
     return textures(size=32, n=240)
 
 
-# ---------------------------------------------------------------------- the Gibbs prior
-
-
 def test_the_oracle_reproduces_the_theory_for_many_oscillators(law):
     v = float(law.mean_resultant_length() / law.concentration)
     mean, _, var_sin = exact_moments(4000)
@@ -180,9 +177,6 @@ def test_an_image_of_the_prior_depends_on_its_own_generator_only():
         assert torch.allclose(batch[1:2], prior.sample((1, 1, 8, 8), [seeded(2)]), atol=1e-6)
 
 
-# ---------------------------------------------------------------------- order parameters drawn from data
-
-
 def test_draws_have_exactly_the_given_order_parameters():
     given = torch.tensor([0.42 - 0.07j, 0.5 + 0.02j, 0.0, -0.9, 0.7j], dtype=torch.complex128)
     theta = OrderParameterPrior(given).sample((64, 1, 16, 16), seeded(8))
@@ -233,9 +227,6 @@ def test_a_shape_of_nothing_that_is_simulated_is_refused(shape):
 def test_a_relaxation_that_is_none_is_refused(options):
     with pytest.raises(ValueError, match="relaxation, variance: got"):
         GibbsPrior(KuramotoProcess(), **options)
-
-
-# ---------------------------------------------------------------------- what the terminal state remembers
 
 
 @pytest.mark.parametrize(("strength", "low", "high"), [(1.0, 3.0, 4.0), (1.5, 0.2, 0.4), (2.0, -0.1, 0.1)])

@@ -41,9 +41,6 @@ def largest_turn(a, b):
     return float(angle_difference(a, b).abs().max())
 
 
-# ---------------------------------------------------------------------- schedules and coefficients
-
-
 def test_without_arguments_the_schedule_is_the_published_one():
     process = KuramotoProcess()
     steps = [process.coefficients(k / 100, (k + 1) / 100) for k in range(100)]
@@ -97,9 +94,6 @@ def test_the_process_cannot_be_changed():
         KuramotoProcess().reference_phase = 1.0
 
 
-# ---------------------------------------------------------------------- the drift
-
-
 @pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(2), LocalCoupling(1, "reflect")])
 @pytest.mark.parametrize("phase", [0.7, random_phases(3, 6, 5, seed=9)], ids=["number", "field"])
 def test_drift_is_the_kuramoto_drift_at_the_rates_of_that_time(coupling, phase):
@@ -143,9 +137,6 @@ def test_rotating_all_phases_and_the_reference_rotates_the_whole_process(couplin
     assert largest_turn(rotated.simulate(theta0 + turn, 0.8, generator=seeded(1)), plain + turn) < 1e-11
 
 
-# ---------------------------------------------------------------------- one step
-
-
 @pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
 def test_one_step_is_a_wrapped_normal_around_the_drifted_phase(coupling):
     t0, t1, n = 0.75, 0.97, 4000
@@ -175,9 +166,6 @@ def test_a_step_of_length_zero_changes_nothing():
 def test_forward_step_refuses_times_outside_the_unit_interval_or_in_the_wrong_order(t0, t1):
     with pytest.raises(ValueError, match=r"t0, t1: got .* expected 0 <= t0 <= t1 <= 1"):
         KuramotoProcess().forward_step(random_phases(2, 4), t0, t1)
-
-
-# ---------------------------------------------------------------------- simulation
 
 
 def test_the_euler_chain_approaches_fokker_planck_with_weak_order_one():
@@ -339,15 +327,9 @@ def test_a_radius_larger_than_the_image_is_refused():
         KuramotoProcess(LocalCoupling(8)).simulate(torch.zeros(1, 1, 8, 8), 1.0)
 
 
-# ---------------------------------------------------------------------- regressions of the published code
-
-
 def test_one_image_and_three_channels_work_without_a_gpu():
     for shape in ((1, 1, 6, 6), (1, 3, 6, 6), (2, 5, 6, 4)):
         assert KuramotoProcess(LocalCoupling(2)).simulate(torch.zeros(shape), 1.0, steps=5).shape == shape
-
-
-# ---------------------------------------------------------------------- the reference phase as a field
 
 
 def test_a_constant_reference_field_is_the_number():
@@ -391,9 +373,6 @@ def test_the_prior_of_a_reference_field_solves_its_self_consistency_equation():
     torch.testing.assert_close(field / 5.0, kappa * torch.exp(1j * mu), atol=2e-6, rtol=0)
 
 
-# ---------------------------------------------------------------------- the prior
-
-
 def test_the_published_schedule_ends_at_concentration_1_209_and_order_0_516():
     law = KuramotoProcess().prior()
     assert float(law.concentration) == pytest.approx(1.209, abs=5e-4)
@@ -433,9 +412,6 @@ def test_strength_leaves_the_stationary_law_and_multiplies_the_rates():
 def test_a_process_that_ends_without_noise_has_no_prior():
     with pytest.raises(ValueError, match="diffusion: got 0 at t = 1"):
         KuramotoProcess(diffusion=LinearSchedule(1.0, 0.0)).prior()
-
-
-# ---------------------------------------------------------------------- enough strength to forget
 
 
 @pytest.mark.parametrize("memory", [0.1])
@@ -479,8 +455,6 @@ def test_for_shape_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         KuramotoProcess.for_shape((1, 8, 8), **options)
 
-
-# ---------------------------------------------------------------------- construction and storage
 
 PROCESSES = {
     "published": KuramotoProcess(),
@@ -562,9 +536,6 @@ def test_from_dict_refuses(name):
 def test_a_process_refuses(options, message):
     with pytest.raises(ValueError, match=message):
         KuramotoProcess(**options)
-
-
-# ---------------------------------------------------------------------- torch.compile
 
 
 @pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(2), LocalCoupling(2, "reflect")])

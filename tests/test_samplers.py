@@ -98,9 +98,6 @@ def errors(score, calibration):
     }
 
 
-# ---------------------------------------------------------------------- the data come back
-
-
 def test_the_table_is_the_exact_score(solution, score):
     theta = torch.rand(500, 1, generator=seeded(0), dtype=torch.float64) * 2 * PI - PI
     for t in (0.01, 0.3, 1.0):
@@ -193,9 +190,6 @@ def test_two_coupled_oscillators_come_back_with_their_dependence():
     assert abs(complex(order_parameter(theta[:, 0])) - complex(solution.modes(0.0)[33, 32])) < 0.06
 
 
-# ---------------------------------------------------------------------- the order of the probability flow
-
-
 def smooth_solution():
     return FokkerPlanck1D(
         KuramotoProcess(coupling_strength=LinearSchedule(0, 0)), lambda x: VonMises(1.0, 2.0).log_prob(x).exp()
@@ -229,9 +223,6 @@ def test_the_probability_flow_maps_quantiles_to_quantiles():
     start = torch.linspace(-1.5, 1.5, 13, dtype=torch.float64)
     end = sample(ExactScore(solution), PROCESS, (13, 1), steps=400, method="ode", start=start[:, None])[:, 0]
     torch.testing.assert_close(mass(end, 0.0), mass(start, 1.0), atol=5e-4, rtol=0)
-
-
-# ---------------------------------------------------------------------- single steps
 
 
 def last_steps(method, score, calibration, times=(0.3, 0.2, 0.0)):
@@ -319,9 +310,6 @@ def test_a_grid_may_stop_before_the_data_and_then_stays_noisy(score):
         sample(score, PROCESS, (5, 1), times=[1.0, 0.5], start=torch.zeros(5, 1), generator=seeded(s)) for s in (1, 2)
     )
     assert not torch.equal(a, b)
-
-
-# ---------------------------------------------------------------------- start, seeds, callback
 
 
 @pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
@@ -413,9 +401,6 @@ def test_a_network_of_another_precision_leaves_the_precision_of_the_state(dtype)
     assert sample(lambda x, t: -x.sin().to(dtype), PROCESS, (3, 4), steps=3, start=start).dtype == torch.float64
 
 
-# ---------------------------------------------------------------------- calibration
-
-
 def test_calibration_measures_the_second_moment_of_the_score(solution, calibration):
     fine = torch.linspace(-PI, PI, 2001, dtype=torch.float64)[:-1]
     for t in (0.1, 0.5, 1.0):
@@ -467,9 +452,6 @@ def test_huge_scores_leave_the_ancestral_variance_at_zero_rather_than_below():
         start=torch.ones(3, 4),
     )
     assert torch.isfinite(theta).all()
-
-
-# ---------------------------------------------------------------------- what is refused
 
 
 BAD = {
