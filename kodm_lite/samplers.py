@@ -170,12 +170,12 @@ def sample(
         generator = generators_from_seeds(seeds, device or ("cpu" if start is None else start.device))
     grid = time_grid(steps) if times is None else _check_grid(times)
     theta = _start(process, shape, prior, start, generator, device)
-    step = _STEPPERS[method]
+    step, run = _STEPPERS[method], _Run(network, process, calibration, generator)
     first_bad_step = torch.full((), len(grid), device=theta.device)
     if callback is not None:
         callback(grid[0], theta)
     for k, (t1, t0) in enumerate(tqdm(list(pairwise(grid)), disable=not progress, unit="step")):
-        theta = wrap(step(network, process, theta, t1, t0, calibration, generator))
+        theta = wrap(step(run, theta, t1, t0))
         # Noted on the device and read once at the end: no synchronisation inside the loop.
         first_bad_step = torch.where(torch.isfinite(theta).all(), first_bad_step, first_bad_step.clamp(max=k))
         if callback is not None:
@@ -188,58 +188,46 @@ def sample(
     return theta
 
 
-def _reverse_mean(network: Score, process: KuramotoProcess, theta: Tensor, t1: float, t0: float) -> Tensor:
-    variance = process.coefficients(t0, t1).variance
-    return theta - process.step_drift(theta, t0, t1) + variance * _evaluate(network, theta, t1)
+@dataclass(frozen=True)
+class _Run:
+    """What all steps of one call of :func:`sample` share."""
+
+    network: Score
+    process: KuramotoProcess
+    calibration: Calibration | None
+    generator: Generators
+
+    def score(self, theta: Tensor, t: float) -> Tensor:
+        return _evaluate(self.network, theta, t)
+
+    def noise(self, theta: Tensor) -> Tensor:
+        return normal(theta, self.generator)
 
 
-def _euler(
-    network: Score,
-    process: KuramotoProcess,
-    theta: Tensor,
-    t1: float,
-    t0: float,
-    calibration: Calibration | None,
-    generator: Generators,
-) -> Tensor:
-    mean = _reverse_mean(network, process, theta, t1, t0)
+def _euler(run: _Run, theta: Tensor, t1: float, t0: float) -> Tensor:
+    variance = run.process.coefficients(t0, t1).variance
+    mean = theta - run.process.step_drift(theta, t0, t1) + variance * run.score(theta, t1)
     if t0 == 0:
         return mean  # the last step returns its mean: noise would only blur the data
-    return mean + process.coefficients(t0, t1).variance ** 0.5 * normal(theta, generator)
+    return mean + variance**0.5 * run.noise(theta)
 
 
-def _ancestral(
-    network: Score,
-    process: KuramotoProcess,
-    theta: Tensor,
-    t1: float,
-    t0: float,
-    calibration: Calibration | None,
-    generator: Generators,
-) -> Tensor:
-    assert calibration is not None, "sample() refuses this method without"
-    v = process.coefficients(t0, t1).variance
-    theta = theta + v * _evaluate(network, theta, t1)
+def _ancestral(run: _Run, theta: Tensor, t1: float, t0: float) -> Tensor:
+    assert run.calibration is not None, "sample() refuses this method without"
+    variance = run.process.coefficients(t0, t1).variance
+    theta = theta + variance * run.score(theta, t1)
     if t0 > 0:
-        best = v * max(0.0, 1 - v * calibration.at(t1))
-        theta = theta + best**0.5 * normal(theta, generator)
+        best = variance * max(0.0, 1 - variance * run.calibration.at(t1))
+        theta = theta + best**0.5 * run.noise(theta)
     # The forward step drifts first and kicks after; so the kick is undone first, and the drift where it happened.
-    return theta - process.step_drift(theta, t0, t1)
+    return theta - run.process.step_drift(theta, t0, t1)
 
 
-def _ode(
-    network: Score,
-    process: KuramotoProcess,
-    theta: Tensor,
-    t1: float,
-    t0: float,
-    calibration: Calibration | None,
-    generator: Generators,
-) -> Tensor:
-    half_variance = 0.5 * process.coefficients(t0, t1).variance
+def _ode(run: _Run, theta: Tensor, t1: float, t0: float) -> Tensor:
+    half_variance = 0.5 * run.process.coefficients(t0, t1).variance
 
     def displacement(x: Tensor, t: float) -> Tensor:
-        return process.step_drift(x, t0, t1) - half_variance * _evaluate(network, x, t)
+        return run.process.step_drift(x, t0, t1) - half_variance * run.score(x, t)
 
     first = displacement(theta, t1)
     if t0 == 0:
@@ -247,24 +235,21 @@ def _ode(
     return theta - 0.5 * (first + displacement(theta - first, t0))
 
 
-def _pc(
-    network: Score,
-    process: KuramotoProcess,
-    theta: Tensor,
-    t1: float,
-    t0: float,
-    calibration: Calibration | None,
-    generator: Generators,
-) -> Tensor:
-    theta = _euler(network, process, theta, t1, t0, calibration, generator)
+def _pc(run: _Run, theta: Tensor, t1: float, t0: float) -> Tensor:
+    theta = _euler(run, theta, t1, t0)
     if t0 == 0:
         return theta
     # Langevin at t0 leaves p_t0 invariant; half the variance of the step keeps it stable wherever the step itself is.
-    tau = 0.5 * process.coefficients(t0, t1).variance
-    return theta + 0.5 * tau * _evaluate(network, theta, t0) + tau**0.5 * normal(theta, generator)
+    tau = 0.5 * run.process.coefficients(t0, t1).variance
+    return theta + 0.5 * tau * run.score(theta, t0) + tau**0.5 * run.noise(theta)
 
 
-_STEPPERS: dict[str, Callable[..., Tensor]] = {"euler": _euler, "ancestral": _ancestral, "ode": _ode, "pc": _pc}
+_STEPPERS: dict[str, Callable[[_Run, Tensor, float, float], Tensor]] = {
+    "euler": _euler,
+    "ancestral": _ancestral,
+    "ode": _ode,
+    "pc": _pc,
+}
 
 
 def _evaluate(network: Score, theta: Tensor, t: float) -> Tensor:
