@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from kodm_lite.circular import validate_phases
 from kodm_lite.kuramoto import GlobalCoupling
 
 if TYPE_CHECKING:
@@ -203,7 +204,8 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
         modes: number of Fourier modes; 6 / blur of them resolve the start.
 
     Raises:
-        ValueError: local coupling, a reference field, too few modes for the blur.
+        ValueError: local coupling, a reference field, images that are no phases, too few modes for the blur; on use,
+            states of another shape than the images, or several times in one batch.
 
     Book: chapter 5.
     """
@@ -212,10 +214,12 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
         torch.nn.Module.__init__(self)
         if not isinstance(process.coupling, GlobalCoupling):
             raise ValueError(f"process: got {process.coupling!r}, expected GlobalCoupling(): one field for every image")
+        validate_phases(images, "images")
         if modes * blur < 6:
             raise ValueError(f"modes, blur: got {modes} and {blur}, expected a product of at least 6; try more modes")
         orders = torch.arange(modes + 1)
         phases = orders * images.flatten(1).to(torch.float64)[..., None]
+        self._shape = images.shape[1:]
         self._start = torch.exp(1j * phases - 0.5 * (orders * blur) ** 2)  # (A, pixels, modes + 1)
         # Row 0 of the state is the population of pixels, which makes the field; the others are the propagator's rows.
         identity = torch.eye(modes + 1, dtype=torch.complex128).expand(len(images), -1, -1)
@@ -235,7 +239,14 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
         return (weights * derivative / density).sum(1).reshape(theta.shape).to(theta.dtype)
 
     def _density_and_derivative(self, theta: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
-        t = t.flatten()[0] if isinstance(t, Tensor) else t
+        if theta.shape[1:] != self._shape:
+            raise ValueError(
+                f"theta: got shape {tuple(theta.shape)}, expected (B, *{tuple(self._shape)}) like the images"
+            )
+        if isinstance(t, Tensor):
+            if bool((t != t.flatten()[0]).any()):
+                raise ValueError(f"t: got {t[:3].tolist()}..., expected one time for the batch; try one call per time")
+            t = t.flatten()[0]
         modes = self._start @ self.modes(t)[:, 1:]  # (A, pixels, modes + 1)
         density, derivative = _fourier_density(modes, theta.flatten(1)[:, None])  # (B, A, pixels)
         return density.clamp(min=_DENSITY_FLOOR), derivative

@@ -448,3 +448,15 @@ def test_a_set_of_images_needs_global_coupling_and_enough_modes():
         ImageSetScore(KuramotoProcess(LocalCoupling(1)), flat_images(0.0))
     with pytest.raises(ValueError, match="try more modes"):
         ImageSetScore(KuramotoProcess(), flat_images(0.0), blur=0.05)
+
+
+def test_the_score_of_a_set_of_images_refuses_what_it_would_get_wrong():
+    process, images = KuramotoProcess(), torch.zeros(2, 1, 4, 4)
+    for bad in (images + math.nan, images + 90.0):
+        with pytest.raises(ValueError, match="images: got"):
+            ImageSetScore(process, bad)
+    score = ImageSetScore(process, images)
+    with pytest.raises(ValueError, match="theta: got shape"):
+        score(torch.zeros(3, 1, 4, 5), 0.5)
+    with pytest.raises(ValueError, match="expected one time for the batch"):
+        score(torch.zeros(3, 1, 4, 4), torch.tensor([0.1, 0.1, 0.2]))
