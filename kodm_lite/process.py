@@ -10,11 +10,11 @@ that training and sampling could read differently.  Chapter 3 of the book derive
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from numbers import Real
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from scipy.special import i0e, i1e
@@ -28,6 +28,8 @@ from kodm_lite.randomness import Generators, normal
 from kodm_lite.schedules import LinearSchedule
 
 __all__ = ["Coefficients", "KuramotoProcess", "flat_image_memory"]
+
+Advance = Callable[[Tensor, Tensor, Tensor | float, Tensor | float], Tensor]
 
 STEPS = 100  # the published number of steps over the unit of time
 
@@ -120,6 +122,13 @@ class KuramotoProcess:
         std = _per_image((2 * self.diffusion.integral(t0, t1)) ** 0.5, theta)
         return theta + self.step_drift(theta, t0, t1) + std * noise
 
+    def advance_heun(self, theta: Tensor, noise: Tensor, t0: Tensor | float, t1: Tensor | float) -> Tensor:
+        """One step of Heun's method: the drift is averaged over both ends, which is of second order in law."""
+        std = _per_image((2 * self.diffusion.integral(t0, t1)) ** 0.5, theta)
+        drift = self.step_drift(theta, t0, t1)
+        end = theta + drift + std * noise
+        return end + 0.5 * (self.step_drift(end, t0, t1) - drift)
+
     def forward_step(self, theta: Tensor, t0: float, t1: float, generator: Generators = None) -> Tensor:
         """A draw of theta(t1) given theta(t0): wrapped normal around theta + drift.  Phases in [-pi, pi).
 
@@ -130,14 +139,23 @@ class KuramotoProcess:
         _check_times(t0, t1)
         return wrap(self.advance(theta, normal(theta, generator), t0, t1))
 
-    def simulate(self, theta0: Tensor, t: Tensor | float, steps: int = STEPS, generator: Generators = None) -> Tensor:
-        """theta(t) from data theta0 at time 0, by Euler-Maruyama steps of 1/steps.
+    def simulate(
+        self,
+        theta0: Tensor,
+        t: Tensor | float,
+        steps: int = STEPS,
+        generator: Generators = None,
+        method: Literal["euler", "heun"] = "euler",
+    ) -> Tensor:
+        """theta(t) from data theta0 at time 0, by steps of 1/steps.
 
         Args:
             theta0: phases (B, C, H, W) or (B, N), radians; not changed.
             t: time in [0, 1], or one per image (B,).
             steps: steps per unit of time; an image at t takes ceil(t steps), the last one shorter.
             generator: None, one generator, or one per image, with which image k does not depend on the batch.
+            method: "euler" (Euler-Maruyama): the published chain, each step a wrapped normal; "heun": two drifts a
+                step, for the continuous process, whose order parameter 100 steps of Euler miss by .03 at the end.
 
         Returns:
             Phases in [-pi, pi), same shape.
@@ -146,16 +164,14 @@ class KuramotoProcess:
             ValueError: phases that are none (NaN, degrees, integers), times outside [0, 1], steps < 1.
         """
         self._check_simulation(theta0, steps)
+        if method not in ("euler", "heun"):
+            raise ValueError(f"method: got {method!r}, expected 'euler' or 'heun'")
+        advance = self.advance if method == "euler" else self.advance_heun
         last = _largest_time(t, theta0.shape[0])
         count = math.ceil((last - 1e-7) * steps)  # a rounding error of a float32 time is not worth a step
         if not isinstance(t, Tensor):
-            return wrap(self._run(theta0, [min(k / steps, last) for k in range(count + 1)], generator))
-        theta, t = theta0, t.to(theta0)
-        for k in range(count):
-            # An image that has arrived takes steps of length zero, which leave it where it is.
-            t0, t1 = t.clamp(max=k / steps), t.clamp(max=(k + 1) / steps)
-            theta = self.advance(theta, normal(theta, generator), t0, t1)
-        return wrap(theta)
+            return wrap(self._run(theta0, [min(k / steps, last) for k in range(count + 1)], generator, advance))
+        return wrap(self._run_each(theta0, t, count, steps, generator, advance))
 
     def trajectory(
         self, theta0: Tensor, times: Sequence[float], steps: int = STEPS, generator: Generators = None
@@ -172,16 +188,36 @@ class KuramotoProcess:
         for t in times:
             count = math.ceil((t - now) * steps - 1e-9)
             theta = self._run(
-                theta, [now + (t - now) * k / count for k in range(count + 1)] if count else [], generator
+                theta, [now + (t - now) * k / count for k in range(count + 1)] if count else [], generator, self.advance
             )
             frames.append(wrap(theta))
             now = t
         return torch.stack(frames)
 
-    def _run(self, theta: Tensor, times: Sequence[float], generator: Generators) -> Tensor:
+    def _run(self, theta: Tensor, times: Sequence[float], generator: Generators, advance: Advance) -> Tensor:
         for t0, t1 in pairwise(times):
-            theta = self.advance(theta, normal(theta, generator), t0, t1)
+            theta = advance(theta, normal(theta, generator), t0, t1)
         return theta
+
+    def _run_each(
+        self, theta: Tensor, t: Tensor, count: int, steps: int, generator: Generators, advance: Advance
+    ) -> Tensor:
+        """Every image to its own time: those that have arrived leave the batch, the latest first in line."""
+        order = torch.argsort(t, descending=True, stable=True)
+        ends = t[order].tolist()  # the only place where the host looks at the device, and not if t is on the CPU
+        order, t = order.to(theta.device), t.to(theta)[order.to(theta.device)]
+        theta, arrived = theta[order], []
+        if isinstance(generator, Sequence):
+            generator = [generator[i] for i in order.tolist()]
+        for k in range(count + 1):
+            left = sum((end - 1e-7) * steps > k for end in ends[: len(theta)])
+            arrived.append(theta[left:])
+            theta, t = theta[:left], t[:left]
+            if isinstance(generator, Sequence):
+                generator = generator[:left]
+            if left:
+                theta = advance(theta, normal(theta, generator), k / steps, t.clamp(max=(k + 1) / steps))
+        return torch.cat(arrived[::-1])[torch.argsort(order)]
 
     def validate(self, theta: Tensor, name: str = "theta") -> None:
         """Refuse what cannot be a state of this process.

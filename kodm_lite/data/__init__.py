@@ -1,6 +1,7 @@
 """Data as phases: every loader returns a :class:`PhaseData`."""
 
+from kodm_lite.data.folder import image_folder
 from kodm_lite.data.protocol import PhaseData
 from kodm_lite.data.textures import textures
 
-__all__ = ["PhaseData", "textures"]
+__all__ = ["PhaseData", "image_folder", "textures"]

@@ -1,0 +1,219 @@
+r"""What a score network is trained on: regression on the exact score of one wrapped-normal transition.
+
+.. math:: L = E\Bigl[ w \Bigl( \frac1N \sum_i e_i^2 + c \sum_m \Bigl|\frac1N \sum_i \varphi_m(i)\, e^{i\theta_i} e_i\Bigr|^2 \Bigr)\Bigr],
+          \qquad e = s(\theta_t, t) - \nabla \log p(\theta_t \mid \theta_{t-\delta})
+
+The state at t - delta comes from the forward chain, the one at t from one more step.  The second term weighs errors that
+all pixels share, along the order parameter and the lowest spatial modes: their part of the first is 1/N, but they decide
+what kind of image appears.  Chapter 6 of the book derives the first term, chapter 8 the second.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kodm_lite.circular import wrap
+from kodm_lite.kernels import WrappedNormal
+from kodm_lite.mean_field import mean_field_law
+from kodm_lite.process import STEPS, KuramotoProcess
+from kodm_lite.randomness import Generators, normal, uniform
+
+__all__ = ["Loss", "collective_error", "transition_score_matching"]
+
+Weighting = Literal["target", "published", "none"]
+
+
+class Loss(NamedTuple):
+    """A loss and what it consists of; everything but ``loss`` is detached, with one entry per image (B,).
+
+    All errors are weighted, so that the zero predictor has about 1 at every time (with the default weighting).
+
+    Args:
+        loss: the scalar to differentiate.
+        t: times of the images.
+        error: weighted mean squared error over the phases.
+        baseline: the same of the predictor s = 0: what the target itself amounts to.
+        collective: weighted squared error along the collective modes, summed over modes and multiplied by N, so that
+            an error without spatial structure has the same size in ``error`` and in each mode.
+        collective_baseline: the same of the predictor s = 0.
+    """
+
+    loss: Tensor
+    t: Tensor
+    error: Tensor
+    baseline: Tensor
+    collective: Tensor
+    collective_baseline: Tensor
+
+
+def transition_score_matching(
+    network: Callable[..., Tensor],
+    process: KuramotoProcess,
+    theta0: Tensor,
+    label: Tensor | None = None,
+    *,
+    draws: int = 1,
+    steps: int = STEPS,
+    weighting: Weighting = "target",
+    collective_weight: float = 0.0,
+    t: Tensor | None = None,
+    generator: Generators = None,
+) -> Loss:
+    """The published local score matching, in continuous time.
+
+    Simulates every image to a time t - delta, delta = 1/steps, draws theta(t) from the wrapped normal around the state
+    plus drift, and compares the network with the exact score of that transition.
+
+    Args:
+        network: called as ``network(theta, t)``, or ``network(theta, t, label)`` if there are labels.
+        process: the forward process.
+        theta0: data (B, C, H, W) or (B, N), radians.
+        label: classes (B,), or None.
+        draws: transitions per simulated state (the paper: 5); each is evaluated by the network.
+        steps: steps per unit of time of the forward chain, and of the transition.
+        weighting: "target": 1/E[target^2], the variance v of the transition, which is also the likelihood weighting;
+            "published": v^2 / 4, that of the published code; "none": 1.
+        collective_weight: c, weight of the collective term.
+        t: times (B,) in (0, 1] on the CPU; stratified random ones by default.
+        generator: None, one, or one per image.
+
+    Returns:
+        :class:`Loss`; with several draws its entries are means over them.
+
+    Raises:
+        ValueError: an unknown weighting, no draws, negative weights, and whatever ``process.simulate`` refuses.
+
+    Source: arXiv 2509.15328, local score matching.  Book: chapter 6.
+    """
+    if weighting not in ("target", "published", "none"):
+        raise ValueError(f"weighting: got {weighting!r}, expected 'target', 'published' or 'none'")
+    if not (isinstance(draws, int) and draws >= 1 and 0 <= collective_weight < math.inf):
+        raise ValueError(
+            f"draws, collective_weight: got {draws!r} and {collective_weight!r}, expected at least 1 and a number >= 0"
+        )
+    t = random_times(len(theta0), generator) if t is None else t
+    before = (t - 1 / steps).clamp(min=0)
+    theta = process.simulate(theta0, before, steps, generator)
+    t0, t1 = before.to(theta), t.to(theta)
+    variance = torch.as_tensor(process.coefficients(t0, t1).variance)
+    mean = theta + process.step_drift(theta, t0, t1)
+    scale = variance.sqrt().reshape(-1, *[1] * (theta.ndim - 1))
+    law = WrappedNormal(mean, scale, validate_args=False)
+    weight = {"target": variance, "published": variance**2 / 4, "none": torch.ones_like(variance)}[weighting]
+
+    losses = []
+    for _ in range(draws):
+        theta1 = wrap(mean + scale * normal(mean, generator))
+        target = law.score(theta1)
+        score = network(theta1, t1) if label is None else network(theta1, t1, label)
+        losses.append(_loss(score, target, theta1, t1, weight, collective_weight))
+    return losses[0] if draws == 1 else Loss(*(torch.stack(parts).mean(0) for parts in zip(*losses, strict=True)))
+
+
+def mean_field_score_matching(
+    network: Callable[..., Tensor],
+    process: KuramotoProcess,
+    theta0: Tensor,
+    label: Tensor | None = None,
+    *,
+    steps: int = STEPS // 2,
+    collective_weight: float = 0.0,
+    t: Tensor | None = None,
+    generator: Generators = None,
+) -> Loss:
+    r"""Regression on the conditional score given the data instead of the last transition: the same minimiser, less noise.
+
+    Given theta0 the phases are almost independent, each in the field H_i of its neighbours' expected phases, so that
+    their conditional score is known (:mod:`kodm_lite.mean_field`).  What fluctuates together adds K/D times the
+    fluctuation of the field, as in equilibrium, so that the distance from the equilibrium score
+
+    .. math:: s - f/D = \frac{p_i'(\theta_i)}{p_i(\theta_i)} - \frac1D \operatorname{Im}(H_i e^{-i\theta_i})
+
+    is a function of one phase, without noise from its neighbours, and vanishes where the process ends.  It is compared
+    with the network's at the scale of the network's head, so that every time counts equally.
+
+    Args:
+        network, process, theta0, label, collective_weight, t, generator: as :func:`transition_score_matching`.
+        steps: Heun steps per unit of time of the forward simulation.
+
+    Returns:
+        :class:`Loss`; the baseline is the score of equilibrium.
+
+    Source: this project.  Book: chapter 7.
+    """
+    t = random_times(len(theta0), generator) if t is None else t
+    theta = process.simulate(theta0, t, steps, generator, method="heun")
+    law = mean_field_law(process, theta0, t)
+    now = t.to(theta)
+    diffusion = process.diffusion.at(now).reshape(-1, *[1] * (theta.ndim - 1))
+    turn = torch.polar(torch.ones_like(theta), -theta)
+    target = law.score(theta) - (law.field * turn).imag / diffusion
+    score = network(theta, now) if label is None else network(theta, now, label)
+    distance = score - process.drift(theta, now) / diffusion
+    weight = torch.expm1(torch.as_tensor(process.coefficients(torch.zeros_like(now), now).variance))
+    return _loss(distance, target, theta, now, weight, collective_weight)
+
+
+def random_times(batch: int, generator: Generators = None) -> Tensor:
+    """One time in (0, 1] per image, one in each of ``batch`` equal intervals: on the CPU, where the simulation plans.
+
+    The images of a batch are in random order, so these need not be shuffled.
+    """
+    cpu = generator if isinstance(generator, torch.Generator) and generator.device.type == "cpu" else None
+    u = (
+        torch.rand(batch, generator=cpu)
+        if not isinstance(generator, (list, tuple))
+        else uniform(torch.zeros(batch), generator)
+    )
+    return (torch.arange(batch) + 1 - u) / batch
+
+
+def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor, collective_weight: float) -> Loss:
+    def mean_square(e: Tensor) -> Tensor:
+        return weight * e.square().flatten(1).mean(1)
+
+    def collective(e: Tensor) -> Tensor:
+        return weight * collective_error(e, theta)
+
+    error = score - target
+    pixels, shared = mean_square(error), collective(error)
+    loss = (pixels + collective_weight / theta[0].numel() * shared).mean()
+    with torch.no_grad():
+        return Loss(loss, t, pixels.detach(), mean_square(target), shared.detach(), collective(target))
+
+
+def collective_error(error: Tensor, theta: Tensor) -> Tensor:
+    r"""How much of an error of the score moves whole images: :math:`N \sum_m |\frac1N \sum_i \varphi_m e^{i\theta_i} e_i|^2`.
+
+    The modes m are the constant (the order parameter's direction) and, for images, the cosines and sines with one wave
+    across the width or the height.  An error that is independent from pixel to pixel has E[error^2] in every mode.
+
+    Args:
+        error: difference of two scores (B, C, H, W) or (B, N).
+        theta: the phases.
+
+    Returns:
+        One number per image (B,).
+    """
+    modes = _lowest_modes(theta)
+    real = torch.einsum("bn,mn->bm", (error * theta.cos()).flatten(1), modes)
+    imag = torch.einsum("bn,mn->bm", (error * theta.sin()).flatten(1), modes)
+    return (real.square() + imag.square()).sum(1) / theta[0].numel()
+
+
+def _lowest_modes(theta: Tensor) -> Tensor:
+    """Functions of the pixel with mean square 1: (modes, N)."""
+    constant = torch.ones_like(theta[0])
+    modes = [constant]
+    if theta.ndim == 4:
+        for dim in (1, 2):
+            n = constant.shape[dim]
+            turn = 2 * math.pi * torch.arange(n, device=theta.device, dtype=theta.dtype) / n
+            wave = turn.reshape([-1 if d == dim else 1 for d in range(3)])
+            modes += [2**0.5 * wave.cos() * constant, 2**0.5 * wave.sin() * constant]
+    return torch.stack(modes).flatten(1)

@@ -1,0 +1,303 @@
+"""What a training run keeps in its folder, and what it counts on the way there.
+
+    state.safetensors   weights, their average, the optimiser's moments and, as JSON, all else that a run goes on from
+    model.safetensors   the averaged network alone, see kodm_lite.checkpoints
+    log.jsonl           one JSON object per line: training statistics, and the results of validations
+    samples/            pictures drawn during the training
+
+Files are replaced as a whole or not at all, and nothing in them can run.  Chapter 8 of the book trains with this.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import io
+import json
+import math
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from kodm_lite.circular import to_uint8
+from kodm_lite.objectives import Loss
+
+__all__ = ["Log", "State", "Statistics", "read_log", "read_state", "write_state"]
+
+FORMAT = 1
+BINS = 10  # of time, in the log
+COLUMNS = ("t", "loss", "error", "baseline", "collective", "collective_baseline")  # of a table, one row per image
+
+#: Options that may change when a run goes on; ``steps`` too, if the learning rate does not depend on it.
+FREE_OPTIONS = frozenset(
+    {"save_every", "validate_every", "sample_every", "log_every", "tensorboard", "compile"},
+)
+
+
+class State(NamedTuple):
+    """A training run between two steps.
+
+    Attributes:
+        tensors: by name, "weights.NAME", "ema.NAME", "exp_avg.NAME", "exp_avg_sq.NAME" and "statistics".
+        header: JSON: "step", "minutes", "validation", and under "run" what must stay the same to go on.
+    """
+
+    tensors: dict[str, Tensor]
+    header: dict[str, Any]
+
+
+def write_state(path: Path, state: State) -> None:
+    """Replace the state on disk.
+
+    Raises:
+        OSError: the file cannot be written; the one before is still there.
+    """
+    tensors = {name: x.detach().cpu().contiguous() for name, x in state.tensors.items()}
+    header = json.dumps({"format": FORMAT, **state.header}, allow_nan=False)
+    write_atomically(path, safetensors.torch.save(tensors, {"training": header}))
+
+
+def read_state(path: Path, run: dict[str, Any]) -> State:
+    """Read the state of a run, if it is this run.
+
+    Args:
+        path: a file of :func:`write_state`.
+        run: "network", "process", "data" and "options" of the run that wants to go on.
+
+    Raises:
+        ValueError: the file is damaged, of another format, or of another run; says what differs.
+    """
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header = json.loads(file.metadata()["training"])
+            tensors = {name: file.get_tensor(name) for name in file.keys()}
+    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
+        raise ValueError(
+            f"resume: got {path}, which cannot be read ({error}), expected a state of kodm_lite.training; "
+            "try resume=False to start anew"
+        ) from error
+    if header["format"] != FORMAT:
+        raise ValueError(f"resume: got format {header['format']} in {path}, expected {FORMAT}; try resume=False")
+    if different := differences(header["run"], run):
+        raise ValueError(
+            f"resume: got the state of another run in {path}, with {'; '.join(different)}; expected no difference; "
+            "try another folder, or resume=False to start anew"
+        )
+    if header["step"] > run["options"]["steps"]:
+        raise ValueError(
+            f"steps: got {run['options']['steps']}, expected at least the {header['step']} of {path}; "
+            "try more steps, or resume=False to start anew"
+        )
+    return State(tensors, header)
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
+    """What makes two runs different ones, one text each: "options learning_rate 0.001, not 0.01"."""
+    wanted = json.loads(json.dumps(wanted))  # what a file makes of tuples
+    free = FREE_OPTIONS | ({"steps"} if wanted["options"]["decay"] == "constant" else set())
+    found = []
+    for part in wanted:
+        ignored = free if part == "options" else frozenset()
+        for name in sorted((wanted[part].keys() | stored[part].keys()) - ignored):
+            old, new = stored[part].get(name), wanted[part].get(name)
+            if old != new:
+                found.append(f"{part} {name} {str(old)[:40]}, not {str(new)[:40]}")
+    return found
+
+
+def fingerprint(theta: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    """Shape and checksum of a data set."""
+    digest = hashlib.sha256(theta.cpu().contiguous().numpy().tobytes())
+    if labels is not None:
+        digest.update(labels.cpu().contiguous().numpy().tobytes())
+    return {"shape": list(theta.shape), "sha256": digest.hexdigest()}
+
+
+class Statistics:
+    """Sums over the images since the last line of the log, one column per bin of time.
+
+    Attributes:
+        sums: float64 (6, bins), rows as ``COLUMNS``, the first being the number of images.
+    """
+
+    def __init__(self) -> None:
+        self.sums = np.zeros((len(COLUMNS), BINS))
+
+    def add(self, images: np.ndarray) -> None:
+        """Count images (n, 6), columns as ``COLUMNS``."""
+        rows = images.astype(np.float64)
+        bins = time_bin(rows[:, 0])
+        rows[:, 0] = 1
+        np.add.at(self.sums.T, bins, rows)
+
+    @property
+    def loss(self) -> float:
+        """The mean over all images; NaN if there are none."""
+        count, loss = self.sums[:2].sum(1)
+        return float(loss / count) if count else math.nan
+
+    def take(self) -> dict[str, Any]:
+        """The means for the log, the errors as lists over bins of time; starts anew."""
+        with np.errstate(invalid="ignore"):
+            means = self.sums / self.sums[0]
+        line = {"loss": plain(self.loss)}
+        line |= {name: plain(row) for name, row in zip(COLUMNS[2:], means[2:], strict=True)}
+        self.sums = np.zeros_like(self.sums)
+        return line
+
+
+def table(loss: Loss) -> Tensor:
+    """What a loss says of its images: (B, 6), columns as ``COLUMNS``, on their device."""
+    columns = [loss.t.to(loss.error, non_blocking=True), loss.loss.detach().expand_as(loss.error), *loss[2:]]
+    return torch.stack(columns, 1)
+
+
+def time_bin(t: Any) -> Any:
+    """Index of the bin of a time in (0, 1], or of several."""
+    return np.minimum((np.asarray(t) * BINS).astype(int), BINS - 1)
+
+
+def plain(x: Any) -> Any:
+    """Numbers for JSON: five digits, None for NaN."""
+    if np.ndim(x):
+        return [plain(entry) for entry in x]
+    return float(f"{float(x):.5g}") if math.isfinite(x) else None
+
+
+def refuse_non_finite(first: int, images: np.ndarray, norms: np.ndarray, names: Sequence[str]) -> None:
+    """Stop at a step with a loss or a gradient that is NaN or infinite.
+
+    Args:
+        first: number of the first step.
+        images: (images, steps, 6), columns as ``COLUMNS``.
+        norms: of the gradients (steps, weights).
+        names: of the weights.
+
+    Raises:
+        FloatingPointError: names the first such step, the tensor, and the time of the image with the largest error.
+    """
+    bad_loss, bad_gradient = ~np.isfinite(images).all((0, 2)), ~np.isfinite(norms)
+    bad = bad_loss | bad_gradient.any(1)
+    if not bad.any():
+        return
+    k = int(bad.argmax())
+    what = "the loss" if bad_loss[k] else f"the gradient of {names[bad_gradient[k].argmax()]}"
+    errors = np.nan_to_num(images[:, k, 2:].max(1), nan=np.inf)  # of several NaN the first; max keeps NaN
+    low = time_bin(images[errors.argmax(), k, 0])
+    raise FloatingPointError(
+        f"{what} became NaN or infinite in step {first + k}; the image with the largest error has "
+        f"t in [{low / BINS}, {(low + 1) / BINS}); what was saved before is kept; try a smaller learning_rate or clip"
+    )
+
+
+class Log:
+    """The file log.jsonl of a run, and its TensorBoard events if wanted.
+
+    Args:
+        folder: of the run.
+        step: where the run goes on; lines of later steps, which will come again, are removed.
+        tensorboard: write events too.
+
+    Raises:
+        ValueError: the package tensorboard is missing.
+        OSError: the folder cannot be written.
+    """
+
+    def __init__(self, folder: Path, step: int, tensorboard: bool = False):
+        self.path = folder / "log.jsonl"
+        lines = [line for line in read_log(folder) if line["step"] <= step]
+        write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
+        self.writer = summary_writer()(folder / "tensorboard", purge_step=step + 1) if tensorboard else None
+
+    def write(self, line: dict[str, Any]) -> None:
+        """Add one line; its single numbers go to TensorBoard too."""
+        with storing(self.path), self.path.open("a") as file:
+            file.write(json.dumps(line, allow_nan=False) + "\n")
+        if self.writer is not None:
+            numbers = {**line, **line.get("validation", {})}
+            for name, value in numbers.items():
+                if isinstance(value, float):
+                    self.writer.add_scalar(f"validation/{name}" if "validation" in line else name, value, line["step"])
+            self.writer.flush()
+
+
+def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """The lines of a run's log; none if there is no log.  A line cut short by a crash is left out.
+
+    Lines with "loss" tell about the images since the line before, in lists over ten bins of time (None: no image);
+    lines with "validation" about held-out images.  Every line has a "step".
+    """
+    path, lines = Path(folder) / "log.jsonl", []
+    for text in path.read_text().splitlines() if path.exists() else []:
+        with contextlib.suppress(json.JSONDecodeError):
+            lines.append(json.loads(text))
+    return lines
+
+
+def summary_writer() -> Any:
+    """TensorBoard's class, if it is installed.
+
+    Raises:
+        ValueError: it is not.
+    """
+    try:
+        from torch.utils.tensorboard import SummaryWriter
+    except ImportError as error:
+        raise ValueError(
+            "tensorboard: got True without the package tensorboard, expected it installed; try pip install tensorboard"
+        ) from error
+    return SummaryWriter
+
+
+def write_picture(path: Path, theta: Tensor, scale: float) -> None:
+    """Images (B, C, H, W), radians, as one PNG: in colours if C is 3, else the first channel in grey."""
+    from PIL import Image
+
+    from kodm_lite.plotting import image_grid
+
+    channels = (theta if theta.shape[1] == 3 else theta[:, :1]).cpu().split(1, dim=1)
+    pixels = to_uint8(torch.stack([image_grid(channel, columns=4) for channel in channels], -1), scale)
+    buffer = io.BytesIO()
+    Image.fromarray(pixels.squeeze(-1).numpy()).save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())
+
+
+def write_atomically(path: Path, content: bytes) -> None:
+    """Replace a file, whole or not at all; a crash leaves at most a file with ``.part`` in its name, used again.
+
+    Raises:
+        OSError: names the file; an older one is as it was.
+    """
+    temporary = path.with_name(path.name + ".part")
+    with storing(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with temporary.open("wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                temporary.unlink()  # a full disk needs the room
+            raise
+
+
+@contextlib.contextmanager
+def storing(path: Path) -> Iterator[None]:
+    """Make every error of the disk say which file could not be written, and that nothing is lost."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(
+            error.errno,
+            f"{path} cannot be written ({error.strerror or error}); what was saved before is kept; make room or choose "
+            "another folder, and run the same command again",
+        ) from error

@@ -1,0 +1,344 @@
+"""One step of a training: its options, its batch, its gradient, and the weights after it.
+
+Everything random in a step is a function of the seed, the number of the step and the shard, a part of the batch.  So
+steps need no memory but weights, averages and moments, and it does not matter which process computes which shard.
+Chapter 8 of the book.
+"""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from kodm_lite.data.protocol import PhaseData
+from kodm_lite.objectives import Loss, Weighting, transition_score_matching
+from kodm_lite.process import STEPS, KuramotoProcess
+from kodm_lite.training_state import table
+
+__all__ = ["OBJECTIVES", "Batch", "Batches", "Examples", "Learner", "TrainingOptions", "check_examples"]
+
+NO_LABEL = 0.1  # share of images whose label is left out, so that the network also learns to do without
+ORDER, BATCH, NOISE, HELD_OUT = range(4)  # what random numbers are for: streams that never meet
+
+
+@dataclass(frozen=True)
+class TrainingOptions:
+    """How a network is trained.
+
+    Args:
+        steps: optimiser steps.
+        batch_size: images per optimiser step, over all processes together.
+        shards: equal parts of a batch, each with random numbers of its own; processes share them, and one that has
+            several takes one after another, which saves memory. Fewer than processes: one for each process.
+        learning_rate: of AdamW, after the warm-up.
+        warmup: steps in which the learning rate grows linearly.
+        decay: "cosine" brings the learning rate to zero at the last step; "constant" leaves it, and allows to go on
+            with more steps later.
+        weight_decay: of AdamW.
+        clip: largest norm of the gradient; a longer one is shortened to it.
+        ema: how much of the running average of the weights a step keeps; less in the first steps.
+        objective: what the network learns.
+        draws: transitions per simulated image.
+        simulation_steps: steps per unit of time of the forward process.
+        weighting: weight of the times, see kodm_lite.objectives.
+        collective_weight: weight of errors that all pixels share.
+        precision: "bf16" computes the network in 16 bits where that is safe; weights stay float32.
+        compile: compile the network, which takes a minute and pays on GPUs.
+        seed: of everything random.
+        save_every: steps between saves; 0 for at the end only.
+        validate_every: steps between validations, if there are held-out data; 0 for never.
+        sample_every: steps between pictures of samples; 0 for never.
+        log_every: steps between lines of the log; 0 for never.
+        tensorboard: write events for TensorBoard too.
+
+    Raises:
+        ValueError: an option out of its range.
+    """
+
+    steps: int = 3000
+    batch_size: int = 64
+    shards: int = 1
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    decay: Literal["cosine", "constant"] = "cosine"
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema: float = 0.998
+    objective: Literal["transition"] = "transition"
+    draws: int = 1
+    simulation_steps: int = STEPS
+    weighting: Weighting = "target"
+    collective_weight: float = 0.0
+    precision: Literal["float32", "bf16"] = "float32"
+    compile: bool = False
+    seed: int = 0
+    save_every: int = 500
+    validate_every: int = 500
+    sample_every: int = 0
+    log_every: int = 50
+    tensorboard: bool = False
+
+    def __post_init__(self) -> None:
+        self._require("an integer from 1", lambda x: type(x) is int and x >= 1, _COUNTS)
+        self._require("an integer from 0", lambda x: type(x) is int and x >= 0, _COUNTS_OR_NONE)
+        self._require("a positive number", lambda x: 0 < x < math.inf, ("learning_rate", "clip"))
+        self._require("a number from 0", lambda x: 0 <= x < math.inf, ("weight_decay", "collective_weight"))
+        self._require("a number from 0 to below 1", lambda x: 0 <= x < 1, ("ema",))
+        for name, choices in {**_CHOICES, "objective": tuple(OBJECTIVES)}.items():
+            self._require(f"one of {choices}", choices.__contains__, (name,))
+        if self.batch_size % self.shards:
+            raise ValueError(
+                f"batch_size: got {self.batch_size}, expected a multiple of the {self.shards} shards; "
+                f"try {self.shards * math.ceil(self.batch_size / self.shards)}"
+            )
+
+    def _require(self, expected: str, accepts: Callable[[Any], bool], names: Sequence[str]) -> None:
+        for name in names:
+            value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
+            if isinstance(value, type(default) | int) and accepts(value):
+                continue
+            raise ValueError(f"{name}: got {value!r}, expected {expected}; try {default!r}, the default")
+
+    def learning_rate_at(self, step: int) -> float:
+        """The learning rate of a step, the first being 0."""
+        if step < self.warmup:
+            return self.learning_rate * (step + 1) / self.warmup
+        if self.decay == "constant":
+            return self.learning_rate
+        return self.learning_rate * 0.5 * (1 + math.cos(math.pi * (step - self.warmup) / (self.steps - self.warmup)))
+
+    def ema_at(self, step: int) -> float:
+        """How much of the average a step keeps, the first being 0: an average of few steps forgets the start fast."""
+        return min(self.ema, (1 + step) / (10 + step))
+
+    def for_processes(self, processes: int) -> TrainingOptions:
+        """The same with as many shards as the processes need.
+
+        Raises:
+            ValueError: a number of shards, or a size of the batch, that the processes cannot share equally.
+        """
+        shards = max(self.shards, processes)
+        if shards % processes:
+            raise ValueError(
+                f"shards: got {shards}, expected a multiple of the {processes} processes; try shards={processes}"
+            )
+        return replace(self, shards=shards)
+
+
+_COUNTS = ("steps", "batch_size", "shards", "draws", "simulation_steps")
+_COUNTS_OR_NONE = ("warmup", "seed", "save_every", "validate_every", "sample_every", "log_every")
+_CHOICES = {
+    "decay": ("cosine", "constant"),
+    "weighting": ("target", "published", "none"),
+    "precision": ("float32", "bf16"),
+    "compile": (False, True),
+    "tensorboard": (False, True),
+}
+
+
+class Examples(NamedTuple):
+    """A checked data set: phases (n, ...), labels (n,) if the network has classes, scale and source of PhaseData."""
+
+    theta: Tensor
+    labels: Tensor | None
+    scale: float
+    source: str
+
+
+def check_examples(name: str, data: Tensor | PhaseData, network: nn.Module, process: KuramotoProcess) -> Examples:
+    """The data as the network needs them.
+
+    Raises:
+        ValueError: no phases, another shape than the network's, labels that are not its classes, another process.
+    """
+    if not isinstance(data, PhaseData):
+        data = PhaseData(data, None, (), 0.9, "a tensor")
+    process.validate(data.theta, name)
+    if any(getattr(part, "process", process) != process for part in network.modules()):
+        raise ValueError(
+            "process: got another one than the network's, expected the same; try to build it with this one"
+        )
+    labels, classes = data.labels, getattr(network, "config", {}).get("classes")
+    if not classes:
+        labels = None
+    elif labels is None or labels.shape != (len(data),) or not bool(((labels >= 0) & (labels < classes)).all()):
+        raise ValueError(
+            f"{name}: got {'no labels' if labels is None else 'other labels'}, expected one from 0 to {classes - 1} "
+            "for each image, the classes of the network; try a network without classes"
+        )
+    one = data.theta[:1].to(next(network.parameters()))
+    with torch.no_grad():
+        score = network(one, torch.ones_like(one.flatten(1)[:, 0]))
+    if score.shape != one.shape:
+        raise ValueError(f"network: got scores {tuple(score.shape)} for {name} {tuple(one.shape)}, expected the same")
+    return Examples(data.theta.float(), labels if labels is None else labels.cpu(), data.scale, data.source)
+
+
+class Batch(NamedTuple):
+    """What an objective needs to know of some images; the times are on the CPU, where the simulation plans."""
+
+    theta0: Tensor
+    label: Tensor | None
+    t: Tensor
+    generator: torch.Generator
+
+
+class Batches:
+    """The images, labels, times and noise of every step; data stay on ``device``."""
+
+    def __init__(self, data: Examples, options: TrainingOptions, device: torch.device):
+        self.theta, self.labels = data.theta.to(device), data.labels
+        self.options = options
+
+    def shard(self, step: int, shard: int) -> Batch:
+        """Every ``shards``-th image of the batch, so that each shard has times from all of (0, 1]."""
+        seed, size = self.options.seed, self.options.batch_size
+        u, no_label = np.random.default_rng([BATCH, seed, step]).random((2, size))
+        t = (np.arange(size) + 1 - u) / size  # one in each of as many intervals: the images are in random order
+        own = slice(shard, None, self.options.shards)
+        return self._batch(self._order(step)[own], no_label[own] < NO_LABEL, t[own], (NOISE, seed, step, shard))
+
+    def whole(self) -> Iterator[Batch]:
+        """All images in parts, with the same times and noise whenever it is called."""
+        n, seed = len(self.theta), self.options.seed
+        t = (_permutation(HELD_OUT, seed, 0, n) + 0.5) / n
+        for start in range(0, n, self.options.batch_size):
+            part = np.arange(n)[start : start + self.options.batch_size]
+            yield self._batch(part, part < 0, t[part], (HELD_OUT, seed, 1, start))
+
+    def _order(self, step: int) -> np.ndarray:
+        """Which images: all of them in random order, then all in another order, and so on, cut into batches."""
+        size, n = self.options.batch_size, len(self.theta)
+        epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), n)
+        orders = [_permutation(ORDER, self.options.seed, e, n)[places[epochs == e]] for e in np.unique(epochs)]
+        return np.concatenate(orders)
+
+    def _batch(self, images: np.ndarray, no_label: np.ndarray, t: np.ndarray, key: tuple[int, ...]) -> Batch:
+        index, label = torch.from_numpy(images), None
+        if self.labels is not None:
+            label = self._send(torch.where(torch.from_numpy(no_label), -1, self.labels[index]))
+        # Neighbouring steps and shards must not have neighbouring seeds.
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        generator = torch.Generator(self.theta.device).manual_seed(seed)
+        return Batch(self.theta[self._send(index)], label, torch.from_numpy(t).float(), generator)
+
+    def _send(self, x: Tensor) -> Tensor:
+        return x.to(self.theta.device, non_blocking=True)  # a GPU need not be waited for
+
+
+@lru_cache(maxsize=4)
+def _permutation(purpose: int, seed: int, epoch: int, n: int) -> np.ndarray:
+    return np.random.default_rng([purpose, seed, epoch]).permutation(n)
+
+
+def _transition(network: nn.Module, process: KuramotoProcess, batch: Batch, options: TrainingOptions) -> Loss:
+    return transition_score_matching(
+        network,
+        process,
+        batch.theta0,
+        batch.label,
+        draws=options.draws,
+        steps=options.simulation_steps,
+        weighting=options.weighting,
+        collective_weight=options.collective_weight,
+        t=batch.t,
+        generator=batch.generator,
+    )
+
+
+#: What can be learnt, by the name of the option.
+OBJECTIVES: dict[str, Callable[[nn.Module, KuramotoProcess, Batch, TrainingOptions], Loss]] = {
+    "transition": _transition,
+}
+
+
+class Learner:
+    """A copy of a network, the running average of its weights, and the optimiser.
+
+    Args:
+        network: where to start.
+        process: its forward process.
+        options: how to train.
+        accelerator: of the package accelerate; knows the device and the other processes.
+    """
+
+    def __init__(self, network: nn.Module, process: KuramotoProcess, options: TrainingOptions, accelerator: Any):
+        self.process, self.options, self.accelerator = process, options, accelerator
+        model = copy.deepcopy(network).train().requires_grad_(True)
+        self.model = accelerator.prepare(model)  # on the device; all processes get the weights of the first one
+        if options.compile:
+            model.compile()
+        self.names = [name for name, _ in model.named_parameters()]
+        self.weights: list[Tensor] = list(model.parameters())
+        self.gradients = [torch.zeros_like(weight) for weight in self.weights]
+        for weight, gradient in zip(self.weights, self.gradients, strict=True):
+            weight.grad = gradient
+        self.optimizer = _adamw(self.weights, options)
+        self.average = copy.deepcopy(network).to(accelerator.device).eval().requires_grad_(False)
+        self.averages: list[Tensor] = list(self.average.parameters())
+        with torch.no_grad():
+            torch._foreach_copy_(self.averages, self.weights)
+
+    def update(self, step: int, batches: Sequence[Batch]) -> tuple[Tensor, Tensor]:
+        """Follow the mean gradient over the shards of all processes.
+
+        Args:
+            step: its number, the first being 0.
+            batches: the shards of this process.
+
+        Returns:
+            One row per image of these shards, see ``training_state.table``, and the norm of each weight's gradient.
+        """
+        rows = []
+        self.optimizer.zero_grad(set_to_none=False)
+        for k, batch in enumerate(batches, 1):
+            is_last = k == len(batches)  # with it the processes exchange their gradients
+            with nullcontext() if is_last else self.accelerator.no_sync(self.model):
+                loss = self.loss(self.model, batch)
+                self.accelerator.backward(loss.loss / len(batches))
+            rows.append(table(loss))
+        norms = torch.stack(torch._foreach_norm(self.gradients))
+        self.accelerator.clip_grad_norm_(self.weights, self.options.clip)
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate_at(step)
+        self.optimizer.step()
+        with torch.no_grad():
+            torch._foreach_lerp_(self.averages, self.weights, 1 - self.options.ema_at(step))
+        return torch.cat(rows), norms
+
+    def loss(self, network: nn.Module, batch: Batch) -> Loss:
+        return OBJECTIVES[self.options.objective](network, self.process, batch, self.options)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """All that a training goes on from, "weights.NAME", "ema.NAME" and so on; not copies."""
+        moments = [self.optimizer.state[weight] for weight in self.weights]
+        groups = {
+            "weights": self.weights,
+            "ema": self.averages,
+            **{key: [moment[key] for moment in moments] for key in ("exp_avg", "exp_avg_sq", "step")},
+        }
+        return {f"{key}.{name}": x.detach() for key in groups for name, x in zip(self.names, groups[key], strict=True)}
+
+
+def _adamw(weights: list[Tensor], options: TrainingOptions) -> torch.optim.AdamW:
+    """The optimiser, with the moments that it would otherwise make in its first step."""
+    fused = weights[0].is_cuda
+    optimizer = torch.optim.AdamW(
+        weights, options.learning_rate, weight_decay=options.weight_decay, fused=fused or None
+    )
+    for weight in weights:
+        optimizer.state[weight] = {
+            "step": torch.zeros((), dtype=torch.float32, device=weight.device if fused else "cpu"),
+            "exp_avg": torch.zeros_like(weight, requires_grad=False),
+            "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
+        }
+    return optimizer

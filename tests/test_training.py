@@ -1,0 +1,878 @@
+"""Training: every step by hand, going on bit for bit after any end, several processes, and what is refused."""
+
+import copy
+import errno
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import asdict, replace
+from types import ModuleType, SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file, save_file
+
+from kodm_lite import (
+    KuramotoProcess,
+    LinearSchedule,
+    LocalCoupling,
+    checkpoints,
+    training,
+    training_state,
+    training_step,
+)
+from kodm_lite.data import PhaseData
+from kodm_lite.networks import PeriodicMLP, PeriodicUNet
+from kodm_lite.objectives import transition_score_matching
+from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit, read_log
+from kodm_lite.training_state import Log, Statistics, plain, refuse_non_finite
+from kodm_lite.training_step import Batches, Examples
+
+HELPFUL = r"(?s)got .*expected .*try "
+PROCESS = KuramotoProcess()
+CPU = torch.device("cpu")
+OPTIONS = TrainingOptions(
+    steps=30, batch_size=8, warmup=4, ema=0.9, simulation_steps=10, save_every=10, log_every=7, validate_every=10
+)
+LABELLED = {"brick": 0, "grass": 1, "gravel": 2}
+
+
+def seeded(seed):
+    return torch.Generator().manual_seed(seed)
+
+
+def mlp(zero=False, **options):
+    """A small network; its last layer, which starts at zero and keeps the others from learning, is random too."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = PeriodicMLP(2, PROCESS, **{"width": 8, "depth": 1, **options})
+        if not zero:
+            torch.nn.init.normal_(network.last.weight, std=0.3)
+    return network
+
+
+def oscillators(n=20, seed=1):
+    return (torch.rand(n, 2, generator=seeded(seed)) * 2 - 1) * 3
+
+
+def unet(**options):
+    """Its weights are in the channels_last layout."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return PeriodicUNet(1, PROCESS, **{"width": 8, "multipliers": (1,), "attention": (), "patch": 1, **options})
+
+
+def images(n=12):
+    theta = (torch.rand(n, 1, 4, 4, generator=seeded(2)) * 2 - 1) * 2
+    return PhaseData(theta, torch.arange(n) % 3, tuple(LABELLED), 0.9, "noise")
+
+
+def image_run(out, **changes):
+    """The run that is killed, stopped and shared below: a U-Net with labels, validation and a cosine."""
+    callback = changes.pop("callback", None)
+    options = replace(OPTIONS, shards=2, **changes)
+    return fit(
+        unet(classes=3), PROCESS, images(), options, validation=images(5), out=out, progress=False, callback=callback
+    )
+
+
+def quiet(network, data, options=OPTIONS, **others):
+    return fit(network, PROCESS, data, options, progress=False, **others)
+
+
+def state(folder):
+    return load_file(folder / "state.safetensors")
+
+
+def header(folder):
+    with training_state.safetensors.safe_open(folder / "state.safetensors", framework="pt") as file:
+        return json.loads(file.metadata()["training"])
+
+
+def log_without_speed(folder):
+    return [{k: v for k, v in line.items() if k != "images_per_second"} for line in read_log(folder)]
+
+
+def assert_same_run(one, other):
+    """Weights, averages, moments and statistics bit for bit, the same log, the same model."""
+    a, b = state(one), state(other)
+    assert a.keys() == b.keys() and len(a) > 10
+    for name in a:
+        assert torch.equal(a[name], b[name]), name
+    assert log_without_speed(one) == log_without_speed(other)
+    assert header(one)["step"] == header(other)["step"]
+    models = [checkpoints.load(folder / "model.safetensors").network.state_dict() for folder in (one, other)]
+    assert all(torch.equal(models[0][name], models[1][name]) for name in models[0])
+
+
+@pytest.fixture(scope="module")
+def straight(tmp_path_factory):
+    """The image run without interruption."""
+    folder = tmp_path_factory.mktemp("straight")
+    image_run(folder)
+    return folder
+
+
+IMPORT = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import test_training as tests\n"
+
+
+def start_python(*arguments):
+    """Another Python with as many threads as this one: sums over threads are rounded in another order."""
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "ACCELERATE_USE_CPU": "1"}
+    command = [sys.executable, *map(str, arguments)]
+    return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+# One step
+
+
+def by_hand(network, data, options):
+    """The same training in plain torch: gradients of all shards averaged, clipped, AdamW, running average."""
+    model, average = copy.deepcopy(network), copy.deepcopy(network)
+    weights, averages = list(model.parameters()), list(average.parameters())
+    optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay)
+    batches = Batches(Examples(data, None, 0.9, ""), options, CPU)
+    for step in range(options.steps):
+        gradients = [torch.zeros_like(w) for w in weights]
+        for shard in range(options.shards):
+            batch = batches.shard(step, shard)
+            loss = transition_score_matching(
+                model,
+                PROCESS,
+                batch.theta0,
+                steps=options.simulation_steps,
+                t=batch.t,
+                collective_weight=options.collective_weight,
+                generator=batch.generator,
+            ).loss
+            for total, gradient in zip(gradients, torch.autograd.grad(loss, weights), strict=True):
+                total += gradient / options.shards
+        norm = torch.cat([g.flatten() for g in gradients]).norm()
+        warm = min(1, (step + 1) / options.warmup)
+        cosine = 0.5 + 0.5 * math.cos(math.pi * (step - options.warmup) / (options.steps - options.warmup))
+        optimizer.param_groups[0]["lr"] = options.learning_rate * (warm if step < options.warmup else cosine)
+        for weight, gradient in zip(weights, gradients, strict=True):
+            weight.grad = gradient * min(1, options.clip / float(norm))
+        optimizer.step()
+        keep = min(options.ema, (1 + step) / (10 + step))
+        with torch.no_grad():
+            for a, w in zip(averages, weights, strict=True):
+                a.copy_(keep * a + (1 - keep) * w)
+    return model, average
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_training_is_what_one_would_write_by_hand(tmp_path, shards):
+    options = replace(
+        OPTIONS, steps=12, shards=shards, ema=0.3, clip=0.2, weight_decay=0.1, learning_rate=0.01, collective_weight=0.5
+    )
+    network, data = mlp(), oscillators()
+    model, average = by_hand(network, data, options)
+    result = quiet(network, data, options, out=tmp_path)
+    stored = state(tmp_path)
+    for name, weight in model.named_parameters():
+        torch.testing.assert_close(stored[f"weights.{name}"], weight, atol=1e-6, rtol=1e-5)
+        assert not torch.allclose(stored[f"weights.{name}"], network.get_parameter(name), atol=1e-3), name
+    for name, weight in average.named_parameters():
+        torch.testing.assert_close(result.get_parameter(name), weight, atol=1e-6, rtol=1e-5)
+        assert torch.equal(stored[f"ema.{name}"], result.get_parameter(name))
+
+
+def test_the_learning_rate_warms_up_and_follows_a_cosine():
+    options = TrainingOptions(steps=110, warmup=10, learning_rate=0.4)
+    rates = [options.learning_rate_at(step) for step in range(110)]
+    assert rates[:10] == pytest.approx([0.04 * k for k in range(1, 11)])
+    assert rates[10] == pytest.approx(0.4) and rates[60] == pytest.approx(0.2)
+    assert rates[10:] == sorted(rates[10:], reverse=True) and 0 < rates[-1] < 1e-3
+    assert {replace(options, decay="constant").learning_rate_at(step) for step in range(10, 200)} == {0.4}
+    assert TrainingOptions(steps=5, warmup=10, learning_rate=1).learning_rate_at(4) == 0.5
+
+
+def test_the_average_forgets_the_start_fast():
+    assert [TrainingOptions(ema=0.5).ema_at(step) for step in (0, 1, 8, 100)] == [0.1, 2 / 11, 0.5, 0.5]
+
+
+def test_each_epoch_has_every_image_once_and_in_another_order():
+    data = Examples(torch.arange(10.0)[:, None], None, 0.9, "")
+    batches = Batches(data, replace(OPTIONS, batch_size=4, shards=2), CPU)
+
+    def batch(step):
+        return torch.stack([batches.shard(step, shard).theta0 for shard in (0, 1)], 1).flatten().tolist()
+
+    order = [image for step in range(5) for image in batch(step)]
+    assert sorted(order[:10]) == sorted(order[10:]) == list(range(10))
+    assert order[:10] != order[10:] and order[:10] != sorted(order[:10])
+    assert Batches(data, replace(OPTIONS, seed=5), CPU).shard(0, 0).theta0.flatten().tolist() != order[:8]
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    batches = Batches(Examples(torch.arange(3.0)[:, None], None, 0.9, ""), OPTIONS, CPU)
+    assert torch.bincount(batches.shard(0, 0).theta0.long().flatten()).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
+
+
+def test_times_are_one_in_each_interval_and_every_shard_has_all_of_them():
+    options = replace(OPTIONS, batch_size=20, shards=4)
+    batches = Batches(Examples(oscillators(), None, 0.9, ""), options, CPU)
+    seen = []
+    for step in range(200):
+        shards = [batches.shard(step, shard).t for shard in range(4)]
+        t = torch.stack(shards, 1).flatten()
+        assert torch.equal((t * 20).ceil(), torch.arange(1.0, 21))
+        assert all(((own * 5).ceil() == torch.arange(1, 6)).all() for own in shards)
+        seen.append(t * 20 - torch.arange(20))
+    assert abs(float(torch.stack(seen).mean()) - 0.5) < 4 * 12**-0.5 / 4000**0.5
+
+
+def test_a_shard_is_the_same_whatever_was_computed_before():
+    batches, fresh = (Batches(Examples(oscillators(), None, 0.9, ""), replace(OPTIONS, shards=2), CPU) for _ in "ab")
+    for step, shard in [(7, 1), (3, 0), (9, 1)]:
+        batches.shard(step, shard)
+    first, again = batches.shard(3, 1), fresh.shard(3, 1)
+    noise = torch.rand(4, generator=first.generator)
+    assert torch.equal(first.theta0, again.theta0) and torch.equal(first.t, again.t)
+    assert torch.equal(noise, torch.rand(4, generator=again.generator))
+    others = [fresh.shard(*key).generator.initial_seed() for key in [(3, 0), (4, 1), (1, 3), (3, 1)]]
+    assert len(set(others)) == 4
+
+
+def test_one_label_in_ten_is_left_out_in_training_and_none_in_validation():
+    theta, labels = torch.arange(100.0)[:, None], torch.arange(100) % 3
+    batches = Batches(Examples(theta, labels, 0.9, ""), replace(OPTIONS, batch_size=100, shards=2), CPU)
+    left_out = 0
+    for step in range(100):
+        for batch in (batches.shard(step, 0), batches.shard(step, 1)):
+            without = batch.label == -1
+            assert torch.equal(batch.label[~without], (batch.theta0.flatten().long() % 3)[~without])
+            left_out += int(without.sum())
+    assert abs(left_out - 1000) < 4 * 30
+    assert torch.equal(torch.cat([batch.label for batch in batches.whole()]), labels)
+
+
+def test_validation_data_are_used_whole_with_all_times_and_always_the_same_noise():
+    batches = Batches(Examples(oscillators(19), None, 0.9, ""), OPTIONS, CPU)
+    first = [(b.theta0, b.t, torch.rand(3, generator=b.generator)) for b in batches.whole()]
+    batches.shard(5, 0)
+    again = [(b.theta0, b.t, torch.rand(3, generator=b.generator)) for b in batches.whole()]
+    assert all(
+        torch.equal(x, y) for one, other in zip(first, again, strict=True) for x, y in zip(one, other, strict=True)
+    )
+    assert torch.equal(torch.cat([theta for theta, _, _ in first]), oscillators(19))
+    t = torch.cat([t for _, t, _ in first])
+    assert torch.equal((t.sort().values * 19).ceil(), torch.arange(1.0, 20)) and not torch.equal(t, t.sort().values)
+    assert len({float(noise[0]) for _, _, noise in first}) == 3
+
+
+# What it is for
+
+
+def test_the_loss_goes_down_on_two_oscillators_that_data_lock():
+    data = torch.tensor([2.0, -1.0]) + 0.1 * torch.randn(500, 2, generator=seeded(0))
+    gains = []
+    for steps in (1, 200):
+        options = TrainingOptions(
+            steps=steps, batch_size=32, learning_rate=5e-3, warmup=10, simulation_steps=20, validate_every=200
+        )
+        network = quiet(
+            mlp(zero=True, width=32),
+            data,
+            options,
+            validation=data[:200],
+            callback=lambda line, _: gains.append(line.get("validation", {}).get("gain")),
+        )
+    assert gains[1] < 0.05 and gains[-1] > 0.2
+    assert not network.training and type(network) is PeriodicMLP
+
+
+def test_fit_changes_neither_the_network_nor_torch_nor_signals():
+    network, torch_state = mlp(), torch.get_rng_state()
+    numpy_state = np.random.get_state()[1].copy()  # noqa: NPY002
+    handlers = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    before = copy.deepcopy(network.state_dict())
+    result = quiet(network, oscillators(), validation=oscillators(5))
+    assert torch.equal(torch.get_rng_state(), torch_state)
+    assert np.array_equal(np.random.get_state()[1], numpy_state)  # noqa: NPY002
+    assert all(torch.equal(before[name], x) for name, x in network.state_dict().items())
+    assert not any(torch.equal(before[name], x) for name, x in result.state_dict().items())
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == handlers
+
+
+def test_a_network_from_a_file_is_trained_further(tmp_path):
+    quiet(mlp(), oscillators(), replace(OPTIONS, steps=2), out=tmp_path)
+    loaded = checkpoints.load(tmp_path / "model.safetensors").network
+    further = quiet(loaded, oscillators(), replace(OPTIONS, steps=2))
+    assert not torch.equal(further.last.weight, loaded.last.weight)
+
+
+def test_a_second_training_may_have_another_precision():
+    exact, rounded, again = (
+        quiet(unet(), images(), replace(OPTIONS, steps=3, precision=p)) for p in ("float32", "bf16", "float32")
+    )
+    assert torch.equal(exact.first.weight, again.first.weight) and rounded.first.weight.dtype == torch.float32
+    assert not torch.equal(exact.first.weight, rounded.first.weight)
+    torch.testing.assert_close(exact.first.weight, rounded.first.weight, atol=0.01, rtol=0)
+
+
+def test_labels_go_to_a_network_with_classes_only(monkeypatch):
+    seen = []
+
+    def spy(network, process, batch, options):
+        seen.append(batch.label)
+        return training_step._transition(network, process, batch, options)
+
+    monkeypatch.setitem(training_step.OBJECTIVES, "transition", spy)
+    data, options = images(60), replace(OPTIONS, steps=20, batch_size=20)
+    trained = quiet(unet(classes=3), data, options).embedding.label.weight
+    labels = torch.cat(seen)
+    assert set(labels.tolist()) == {-1, 0, 1, 2} and 10 < int((labels == -1).sum()) < 80
+    assert bool((trained != unet(classes=3).embedding.label.weight).any(1).all())
+    seen.clear()
+    quiet(unet(), data, replace(options, steps=2))
+    assert seen == [None, None]
+
+
+# Going on
+
+
+@pytest.mark.parametrize("moment", ["after the save of step 10", "half way into the save of step 20"])
+def test_a_killed_training_goes_on_bit_for_bit(tmp_path, straight, moment):
+    code = """
+import os, signal
+from pathlib import Path
+step, real_write, real_replace = 0, tests.training.write_state, os.replace
+
+def write(path, state):
+    global step
+    step = state.header["step"]
+    real_write(path, state)
+    if "after" in sys.argv[2] and step == 10:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+def replace(part, path):
+    if "half way" in sys.argv[2] and step == 20 and path.name == "state.safetensors":
+        os.truncate(part, os.path.getsize(part) // 2)
+        os.kill(os.getpid(), signal.SIGKILL)
+    real_replace(part, path)
+
+tests.training.write_state, os.replace = write, replace
+tests.image_run(Path(sys.argv[1]))
+"""
+    process = start_python("-c", IMPORT + code, tmp_path, moment)
+    assert process.wait(timeout=120) == -signal.SIGKILL, process.stderr.read()
+    assert header(tmp_path)["step"] == 10
+    if "half way" in moment:
+        assert [line["step"] for line in read_log(tmp_path)][-1] == 20  # which will come again
+        assert (tmp_path / "state.safetensors.part").exists()
+    image_run(tmp_path)
+    assert_same_run(tmp_path, straight)
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_sigterm_from_outside_stops_after_a_step_with_the_state_saved(tmp_path, straight):
+    code = "import time; tests.image_run(sys.argv[1], callback=lambda line, network: time.sleep(0.5))"
+    process = start_python("-c", IMPORT + code, tmp_path)
+    while not read_log(tmp_path):
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.05)
+    process.terminate()
+    _, errors = process.communicate(timeout=60)
+    step = header(tmp_path)["step"]
+    assert 0 < step < 30 and process.returncode not in (0, -signal.SIGTERM)
+    assert f"TrainingInterrupted: stopped after step {step}, state saved in {tmp_path}; the same command" in errors
+    image_run(tmp_path)
+    assert_same_run(tmp_path, straight)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_lets_the_step_finish(tmp_path, straight, number):
+    before = signal.getsignal(number)
+
+    def interrupt(line, network):
+        if line["step"] == 14:
+            signal.raise_signal(number)
+
+    with pytest.raises(TrainingInterrupted, match="stopped after step 15, state saved"):
+        image_run(tmp_path, callback=interrupt)
+    assert signal.getsignal(number) == before
+    assert header(tmp_path)["step"] == 15
+    image_run(tmp_path)
+    assert_same_run(tmp_path, straight)
+
+
+def test_a_signal_after_the_last_step_is_not_lost(tmp_path):
+    def interrupt(line, network):
+        if "validation" in line and line["step"] == 30:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted, match="stopped after step 30"):
+        image_run(tmp_path, callback=interrupt)
+    assert header(tmp_path)["step"] == 30
+
+
+def test_a_second_interrupt_stops_at_once(tmp_path):
+    def twice(line, network):
+        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
+
+    before = signal.getsignal(signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt) as caught:
+        image_run(tmp_path, callback=twice)
+    assert type(caught.value) is KeyboardInterrupt and signal.getsignal(signal.SIGINT) == before
+    assert header(tmp_path)["step"] == 0
+
+
+def test_another_thread_than_the_main_one_trains_too(tmp_path, straight):
+    thread = threading.Thread(target=image_run, args=(tmp_path,))
+    thread.start()
+    thread.join()
+    assert_same_run(tmp_path, straight)
+
+
+def test_a_finished_training_gives_its_network_again(tmp_path):
+    network, data = mlp(), oscillators()
+    first = quiet(network, data, out=tmp_path)
+    content = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    again = quiet(network, data, out=tmp_path, callback=lambda line, network: pytest.fail("nothing is left to do"))
+    assert all(torch.equal(x, again.state_dict()[name]) for name, x in first.state_dict().items())
+    assert content == {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+
+def test_constant_learning_rates_allow_more_steps_later(tmp_path):
+    network, data, options = mlp(), oscillators(), replace(OPTIONS, decay="constant", log_every=5)
+    quiet(network, data, options, out=tmp_path / "at once")
+    quiet(network, data, replace(options, steps=20), out=tmp_path / "later")
+    quiet(network, data, options, out=tmp_path / "later")
+    assert_same_run(tmp_path / "at once", tmp_path / "later")
+    with pytest.raises(ValueError, match=r"steps: got 20, expected at least the 30 of .*try"):
+        quiet(network, data, replace(options, steps=20), out=tmp_path / "later")
+
+
+def test_what_does_not_matter_may_change_when_a_run_goes_on(tmp_path):
+    stop = {"callback": lambda line, network: signal.raise_signal(signal.SIGTERM)}
+    with pytest.raises(TrainingInterrupted):
+        quiet(mlp(), oscillators(), out=tmp_path / "changed", **stop)
+    quiet(mlp(), oscillators(), replace(OPTIONS, save_every=3, validate_every=0, log_every=4), out=tmp_path / "changed")
+    quiet(mlp(), oscillators(), out=tmp_path / "straight")
+    one, other = state(tmp_path / "changed"), state(tmp_path / "straight")
+    assert all(torch.equal(one[name], other[name]) for name in one if name != "statistics")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"learning_rate": 0.5}, "options learning_rate 0.001, not 0.5"),
+        ({"seed": 3, "batch_size": 4}, "options batch_size 8, not 4; options seed 0, not 3"),
+        ({"shards": 2}, "options shards 1, not 2"),
+        ({"steps": 40}, "options steps 30, not 40"),
+        ({"precision": "bf16"}, "options precision float32, not bf16"),
+    ],
+)
+def test_another_training_in_the_same_folder_is_refused(tmp_path, finished, change, message):
+    with pytest.raises(ValueError, match=message) as caught:
+        quiet(mlp(), oscillators(), replace(OPTIONS, **change), out=finished)
+    assert caught.match(HELPFUL) and "data" not in str(caught.value).split("with", 1)[1].split("expected")[0]
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("finished")
+    quiet(mlp(), oscillators(), out=folder)
+    return folder
+
+
+def test_another_network_process_or_data_set_is_refused(finished):
+    with pytest.raises(ValueError, match=r"network depth 1, not 2; expected"):
+        quiet(mlp(depth=2), oscillators(), out=finished)
+    with pytest.raises(ValueError, match=r"with data sha256 .*, not .*; expected"):
+        quiet(mlp(), oscillators(seed=5), out=finished)
+    with pytest.raises(ValueError, match=r"with data sha256 .*; data shape \[20, 2\], not \[21, 2\]; expected"):
+        quiet(mlp(), oscillators(21), out=finished)
+    other = KuramotoProcess(reference_strength=LinearSchedule(0.1, 1.0))
+    with pytest.raises(ValueError, match=r"process reference_strength \[0.0045, 4.5\], not \[0.1, 1.0\]"):
+        fit(PeriodicMLP(2, other, width=8, depth=1), other, oscillators(), OPTIONS, out=finished, progress=False)
+
+
+def test_without_resume_it_starts_anew_and_replaces_everything(tmp_path):
+    quiet(mlp(), oscillators(), replace(OPTIONS, steps=40), out=tmp_path / "used")
+    quiet(mlp(), oscillators(), out=tmp_path / "used", resume=False)
+    quiet(mlp(), oscillators(), out=tmp_path / "new")
+    assert_same_run(tmp_path / "used", tmp_path / "new")
+
+
+@pytest.mark.parametrize("damage", ["truncated", "of another program", "of another format"])
+def test_a_damaged_state_is_refused_and_kept(tmp_path, damage):
+    quiet(mlp(), oscillators(), replace(OPTIONS, steps=2), out=tmp_path)
+    path = tmp_path / "state.safetensors"
+    if damage == "truncated":
+        path.write_bytes(path.read_bytes()[:-5])
+    elif damage == "of another program":
+        save_file(load_file(path), path)
+    else:
+        save_file(load_file(path), path, {"training": json.dumps({**header(tmp_path), "format": 99})})
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=HELPFUL) as caught:
+        quiet(mlp(), oscillators(), replace(OPTIONS, steps=2), out=tmp_path)
+    assert str(path) in str(caught.value) and path.read_bytes() == content
+
+
+def shared_run(out):
+    """Without weights whose gradient is zero but for rounding, which Adam would make large."""
+    options = replace(OPTIONS, steps=20, shards=2, draws=2, learning_rate=0.01, log_every=5)
+    quiet(mlp(classes=3), classed(), options, validation=classed(), out=out)
+
+
+def classed():
+    return PhaseData(oscillators(), torch.arange(20) % 3, tuple(LABELLED), 0.9, "")
+
+
+def test_two_processes_train_the_same_network_as_one(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(IMPORT + "tests.shared_run(sys.argv[1])")
+    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
+    process = start_python(*launch, tmp_path / "two")
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    shared_run(tmp_path / "one")
+    one, two = state(tmp_path / "one"), state(tmp_path / "two")
+    for name in one:
+        torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-5)
+    assert checkpoints.load(tmp_path / "two" / "model.safetensors").card["processes"] == 2
+    lines = zip(log_without_speed(tmp_path / "one"), log_without_speed(tmp_path / "two"), strict=True)
+    for a, b in lines:
+        assert a["step"] == b["step"]
+        for name in ("loss", "error", "collective", "validation"):
+            assert a.get(name, []) == pytest.approx(b.get(name, []), rel=1e-3)
+
+
+def test_shards_are_made_for_the_processes_or_refused():
+    assert TrainingOptions().for_processes(4).shards == 4
+    assert TrainingOptions(shards=8).for_processes(4).shards == 8
+    with pytest.raises(ValueError, match="shards: got 6, expected a multiple of the 4 processes; try"):
+        TrainingOptions(shards=6, batch_size=60).for_processes(4)
+    with pytest.raises(ValueError, match="batch_size: got 64, expected a multiple of the 3 shards; try 66"):
+        TrainingOptions().for_processes(3)
+
+
+# Numbers that are none
+
+
+def break_loss(monkeypatch, step, change):
+    """Let ``change(network, loss)`` make the loss of a step (from 1)."""
+    calls = []
+
+    def broken(network, process, batch, options):
+        loss = training_step._transition(network, process, batch, options)
+        calls.append(0)
+        return change(network, loss) if len(calls) == step else loss
+
+    monkeypatch.setitem(training_step.OBJECTIVES, "transition", broken)
+
+
+def infinite_image(network, loss):
+    """The third image of eight, with t in (0.25, 0.375], has an error beyond all numbers."""
+    error = loss.error.clone()
+    error[2] = math.inf
+    return loss._replace(loss=loss.loss * math.inf, error=error)
+
+
+def infinite_gradient(network, loss):
+    network.first.bias.register_hook(lambda gradient: gradient * math.inf)
+    return loss
+
+
+@pytest.mark.parametrize("every_step", [True, False], ids=["looking every step", "looking later"])
+@pytest.mark.parametrize("change", [infinite_image, infinite_gradient])
+def test_nan_stops_the_training_and_names_step_time_and_tensor(tmp_path, monkeypatch, change, every_step):
+    monkeypatch.setattr(training._Run, "looks_every_step", property(lambda self: every_step))
+    break_loss(monkeypatch, 16, change)
+    what = "the loss" if change is infinite_image else r"the gradient of first\.bias"
+    bin_ = r"\[0\.[23], 0\.[34]\)" if change is infinite_image else r"\[0\.\d, [01]\.\d\)"
+    with pytest.raises(FloatingPointError, match=rf"{what} became NaN or infinite in step 16; .* t in {bin_}; .*try"):
+        quiet(mlp(), oscillators(), out=tmp_path)
+    assert header(tmp_path)["step"] == 10
+    assert all(bool(x.isfinite().all()) for x in state(tmp_path).values())
+    assert [line["step"] for line in read_log(tmp_path) if "loss" in line] == ([7, 14])
+    monkeypatch.undo()
+    quiet(mlp(), oscillators(), out=tmp_path)  # goes on from the last good state
+    quiet(mlp(), oscillators(), out=tmp_path / "straight")
+    assert_same_run(tmp_path, tmp_path / "straight")
+
+
+def test_infinite_weights_are_not_written(tmp_path, monkeypatch):
+    real = training_step.Learner.update
+
+    def update(self, step, batches):
+        result = real(self, step, batches)
+        if step == 9:
+            self.weights[3].data[0] = math.nan
+        return result
+
+    monkeypatch.setattr(training_step.Learner, "update", update)
+    with pytest.raises(FloatingPointError, match=r"weights\.\S+ became NaN or infinite by step 10"):
+        quiet(mlp(), oscillators(), out=tmp_path)
+    assert header(tmp_path)["step"] == 0
+
+
+def test_the_first_bad_step_and_its_worst_image_are_named():
+    images, norms = np.full((4, 3, 6), 0.5), np.ones((3, 2))
+    images[:, :, 0] = np.array([0.05, 0.35, 0.65, 1.0])[:, None]
+    refuse_non_finite(5, images, norms, ["a", "b"])
+    norms[1:, 1] = np.nan
+    images[3, 1, 2] = 7
+    with pytest.raises(FloatingPointError, match=r"the gradient of b .* step 6; .* t in \[0.9, 1.0\)"):
+        refuse_non_finite(5, images, norms, ["a", "b"])
+    images[2, 1, 4] = np.nan
+    with pytest.raises(FloatingPointError, match=r"the loss .* step 6; .* t in \[0.6, 0.7\)"):
+        refuse_non_finite(5, images, norms, ["a", "b"])
+
+
+# What is written
+
+
+def test_the_log_has_means_over_bins_of_time():
+    statistics = Statistics()
+    rows = [[0.05, 2, 1, 3, 10, 20], [0.1, 4, 5, 6, 30, 40], [1.0, 6, 7, 8, 50, 60], [0.95, 8, 9, 10, 70, 80]]
+    statistics.add(np.array(rows[:1], np.float32))
+    statistics.add(np.array(rows[1:], np.float32))
+    assert statistics.loss == 5
+    line = statistics.take()
+    none = [None] * 7
+    assert line["loss"] == 5 and line["error"] == [1, 5, *none, 8]
+    assert line["collective_baseline"][-1] == 70 and math.isnan(statistics.loss)
+    assert plain(1.23456789) == 1.2346 and plain(math.inf) is None
+
+
+def test_a_log_goes_on_without_later_or_broken_lines(tmp_path):
+    text = '{"step": 5, "loss": 1.0}\n{"step": 10, "validation": {}}\n{"step": 15, "loss": 0.5}\n{"step": 20, "lo'
+    (tmp_path / "log.jsonl").write_text(text)
+    assert [line["step"] for line in read_log(tmp_path)] == [5, 10, 15]
+    log = Log(tmp_path, 10)
+    log.write({"step": 15, "loss": 0.4})
+    assert [line["step"] for line in read_log(tmp_path)] == [5, 10, 15] and read_log(tmp_path)[-1]["loss"] == 0.4
+    assert read_log(tmp_path / "nowhere") == []
+
+
+def test_log_lines_say_what_happened_in_their_steps(tmp_path):
+    seen = []
+    quiet(mlp(), oscillators(), validation=oscillators(4), out=tmp_path, callback=lambda *both: seen.append(both))
+    lines = read_log(tmp_path)
+    assert lines == [line for line, _ in seen]
+    assert [line["step"] for line in lines if "loss" in line] == [7, 14, 21, 28, 30]
+    assert [line["step"] for line in lines if "validation" in line] == [10, 20, 30]
+    first = lines[0]
+    assert first["learning_rate"] == pytest.approx(OPTIONS.learning_rate_at(6), rel=1e-4)
+    assert first["images_per_second"] > 0
+    for name in ("error", "baseline", "collective", "collective_baseline"):
+        assert len(first[name]) == 10 and all(value > 0 for value in first[name])
+    assert isinstance(seen[0][1], PeriodicMLP)
+
+
+def test_the_model_file_is_the_network_with_its_card(tmp_path):
+    result = image_run(tmp_path)
+    model = checkpoints.load(tmp_path / "model.safetensors")
+    assert all(torch.equal(x, model.network.state_dict()[name]) for name, x in result.state_dict().items())
+    assert model.process == PROCESS and model.shape == (1, 4, 4) and model.scale == 0.9
+    card = model.card
+    assert card["data"] == "noise" and card["images"] == 12 and card["step"] == 30 and card["device"] == "cpu"
+    assert card["options"] == json.loads(json.dumps(asdict(replace(OPTIONS, shards=2))))
+    assert 0 < card["minutes"] < 1 and card["versions"]["torch"] == torch.__version__
+    assert [entry["step"] for entry in card["validations"]] == [10, 20, 30]
+    assert card["validations"][2].keys() == {"step", "loss", "gain", "collective_gain"}
+
+
+def test_minutes_add_up_over_runs(tmp_path, monkeypatch):
+    clock = SimpleNamespace(now=0.0)
+    monkeypatch.setattr(training.time, "monotonic", lambda: clock.now)
+
+    def pass_an_hour(line, network):
+        clock.now += 3600
+        if line["step"] == 14:
+            signal.raise_signal(signal.SIGTERM)
+
+    with pytest.raises(TrainingInterrupted):
+        quiet(mlp(), oscillators(), out=tmp_path, callback=pass_an_hour)
+    clock.now += 5000
+    quiet(mlp(), oscillators(), out=tmp_path, callback=pass_an_hour)
+    assert header(tmp_path)["minutes"] == pytest.approx(60 * 5)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pictures_of_samples_are_drawn_from_the_same_seeds(tmp_path, channels, monkeypatch):
+    monkeypatch.setattr(training, "PICTURE_STEPS", 3)
+    with torch.random.fork_rng():
+        network = PeriodicUNet(channels, PROCESS, width=8, multipliers=(1,), attention=(), patch=1)
+    theta = images().theta.expand(-1, channels, -1, -1)
+    options = replace(OPTIONS, steps=4, sample_every=3, learning_rate=1e-12)
+    quiet(network, PhaseData(theta, None, (), 0.9, ""), options, out=tmp_path)
+    first, last = (Image.open(tmp_path / "samples" / f"step_00000{k}.png") for k in (3, 4))
+    assert first.size == (4 * 5 - 1, 4 * 5 - 1) and first.mode == {1: "L", 3: "RGB"}[channels]
+    assert np.abs(np.asarray(first, int) - np.asarray(last, int)).max() <= 1
+    assert np.asarray(first).std() > 10
+
+
+def test_pictures_need_images_and_a_folder(tmp_path):
+    for arguments in (
+        {"data": oscillators(), "network": mlp(), "out": tmp_path},
+        {"data": images(), "network": unet()},
+    ):
+        with pytest.raises(ValueError, match=HELPFUL):
+            quiet(options=replace(OPTIONS, sample_every=5), **arguments)
+
+
+def test_tensorboard_gets_the_numbers_if_it_is_there(tmp_path, monkeypatch):
+    written = []
+
+    class Writer:
+        def __init__(self, folder, purge_step):
+            written.append((folder, purge_step))
+
+        def add_scalar(self, name, value, step):
+            written.append((name, step))
+
+        def flush(self):
+            pass
+
+    module = ModuleType("torch.utils.tensorboard")
+    module.SummaryWriter = Writer
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
+    options = replace(OPTIONS, tensorboard=True)
+    quiet(mlp(), oscillators(), options, validation=oscillators(3), out=tmp_path)
+    assert written[0] == (tmp_path / "tensorboard", 1)
+    assert ("loss", 7) in written and ("validation/gain", 10) in written and ("learning_rate", 30) in written
+    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
+    with pytest.raises(ValueError, match=r"tensorboard: got True without the package.*try pip install tensorboard"):
+        quiet(mlp(), oscillators(), options, out=tmp_path / "other")
+    assert not (tmp_path / "other").exists()
+
+
+def test_a_full_disk_keeps_the_last_state_and_names_the_file(tmp_path, monkeypatch):
+    real, saves = os.fsync, []
+
+    def full(descriptor):
+        saves.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if len([path for path in saves if "state" in path]) == 3:  # steps 0 and 10 had room
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        real(descriptor)
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left on device.*saved before is kept.*run the same command") as caught:
+        quiet(mlp(), oscillators(), out=tmp_path)
+    assert str(tmp_path / "state.safetensors") in str(caught.value) and caught.value.errno == errno.ENOSPC
+    monkeypatch.undo()
+    assert header(tmp_path)["step"] == 10 and not list(tmp_path.glob("*.part"))
+    quiet(mlp(), oscillators(), out=tmp_path)
+    quiet(mlp(), oscillators(), out=tmp_path / "straight")
+    assert_same_run(tmp_path, tmp_path / "straight")
+
+
+def test_a_folder_that_cannot_be_written_fails_before_any_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(training_step.Learner, "update", lambda *arguments: pytest.fail("this is work"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=r"file/model\.safetensors cannot be written") as caught:
+        quiet(mlp(), oscillators(), out=tmp_path / "file")
+    assert isinstance(caught.value, (NotADirectoryError, FileExistsError))
+    with pytest.raises(OSError, match="cannot be written"):
+        quiet(mlp(), oscillators(), out=tmp_path / "file" / "below")
+
+    def read_only(self, *arguments, **options):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    monkeypatch.setattr(training.Path, "open", read_only)
+    with pytest.raises(PermissionError, match="cannot be written .Permission denied"):
+        quiet(mlp(), oscillators(), out=tmp_path / "read only")
+
+
+def test_a_network_that_no_file_can_hold_fails_before_any_work(tmp_path):
+    class Own(PeriodicMLP):
+        pass
+
+    network = Own(2, PROCESS, width=8, depth=1)
+    with pytest.raises(ValueError, match="Own"):
+        quiet(network, oscillators(), out=tmp_path)
+    assert isinstance(quiet(network, oscillators(), replace(OPTIONS, steps=1)), Own)
+
+
+def test_the_progress_bar_shows_images_and_loss(capsys):
+    fit(mlp(), PROCESS, oscillators(), OPTIONS)
+    shown = capsys.readouterr().err
+    assert "240/240" in shown and "img/s" in shown and "step=30, loss=" in shown
+    quiet(mlp(), oscillators())
+    assert capsys.readouterr().err == ""
+
+
+# What is refused
+
+
+@pytest.mark.parametrize(
+    ("data", "message"),
+    [
+        (torch.full((4, 2), math.nan), "data: got NaN"),
+        (torch.full((4, 2), 180.0), "data: got angles up to 180"),
+        (torch.zeros(4, 2, dtype=torch.int64), "data: got dtype"),
+        (torch.zeros(2), "data: got shape"),
+        (torch.zeros(4, 3), r"theta: got shape \(1, 3\), expected \(B, 2\)"),
+        (np.zeros((4, 2)), "data: got ndarray"),
+    ],
+)
+def test_data_that_are_no_phases_are_refused(tmp_path, data, message):
+    with pytest.raises(ValueError, match=message):
+        quiet(mlp(), data, out=tmp_path / "out")
+    with pytest.raises(ValueError, match=message.replace("data:", "validation:")):
+        quiet(mlp(), oscillators(), validation=data, out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_labels_must_be_the_classes_of_the_network():
+    data = images()
+    with pytest.raises(ValueError, match=r"data: got no labels, expected one from 0 to 2 for each image.*try"):
+        quiet(unet(classes=3), data.theta)
+    for labels in (data.labels + 1, data.labels[:5]):
+        with pytest.raises(ValueError, match=r"data: got other labels, expected one from 0 to 2"):
+            quiet(unet(classes=3), replace(data, labels=labels))
+
+
+def test_another_process_than_the_networks_is_refused():
+    other = KuramotoProcess(coupling=LocalCoupling(1))
+    with pytest.raises(ValueError, match=r"process: got another one .*expected .*try"):
+        fit(unet(), other, images(), OPTIONS)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"steps": 0},
+        {"steps": 1.5},
+        {"batch_size": 10, "shards": 4},
+        {"learning_rate": 0.0},
+        {"learning_rate": "0.1"},
+        {"clip": math.nan},
+        {"ema": 1.0},
+        {"warmup": -1},
+        {"seed": -1},
+        {"save_every": None},
+        {"decay": "linear"},
+        {"objective": "mean"},
+        {"weighting": "best"},
+        {"precision": "fp16"},
+        {"compile": "yes"},
+        {"collective_weight": -1.0},
+    ],
+)
+def test_options_out_of_range_are_refused(change):
+    with pytest.raises(ValueError, match=HELPFUL) as caught:
+        TrainingOptions(**change)
+    assert next(iter(change)) in str(caught.value)
+
+
+def test_every_option_is_explained_on_the_command_line(capsys):
+    tyro = pytest.importorskip("tyro")
+    options = tyro.cli(TrainingOptions, args=["--steps", "7", "--decay", "constant", "--compile"])
+    assert options == TrainingOptions(steps=7, decay="constant", compile=True)
+    for name in asdict(options):
+        assert f"\n        {name}: " in TrainingOptions.__doc__
