@@ -38,7 +38,8 @@ class MeanFieldLaw:
 
     Args:
         mean, variance: of the wrapped normal laws (B, ...), for images before the switch.
-        modes: Fourier modes E exp(i n theta), n = 1, 2, ..., complex ``(n, B, ...)``; zero for images before the switch.
+        modes: Fourier modes E exp(i n theta), n = 1, 2, ..., complex ``(n, B, ...)``; zero for images before the
+            switch.
         narrow: which images (B, 1, ...) are before the switch.
         field: H, the field of the expected phases of the neighbours, complex (B, ...).
     """
@@ -140,7 +141,7 @@ def _stage(process: KuramotoProcess, modes: Tensor, t0: float, t1: Tensor) -> Te
     return guess + weight2 * (torque(guess) - first)
 
 
-def _field(process: KuramotoProcess, expected: Tensor, coupling: Tensor, reference: Tensor) -> Tensor:
+def _field(process: KuramotoProcess, expected: Tensor, coupling: Tensor | float, reference: Tensor | float) -> Tensor:
     """H from the expected exp(i theta) of all phases, with strengths per image (rates, or integrals over a step)."""
     phase = torch.as_tensor(process.reference_phase, dtype=expected.real.dtype, device=expected.device)
     pull = torch.polar(torch.ones_like(phase), phase)
@@ -148,8 +149,8 @@ def _field(process: KuramotoProcess, expected: Tensor, coupling: Tensor, referen
     return (_broadcast(coupling, expected) * average + _broadcast(reference, expected) * pull).expand_as(expected)
 
 
-def _broadcast(value: Tensor, like: Tensor) -> Tensor:
-    return value.reshape(-1, *[1] * (like.ndim - 1))
+def _broadcast(value: Tensor | float, like: Tensor) -> Tensor:
+    return torch.as_tensor(value).reshape(-1, *[1] * (like.ndim - 1))
 
 
 def _needed_modes(clock: float) -> int:

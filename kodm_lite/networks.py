@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,8 @@ from torch.nn import functional
 from kodm_lite.process import KuramotoProcess
 
 __all__ = ["SIZES", "PeriodicMLP", "PeriodicUNet", "build", "describe"]
+
+Padding = Literal["zeros", "circular"]
 
 #: Sizes of :class:`PeriodicUNet` by name: options of about 1, 8 and 35 million parameters.
 SIZES: dict[str, dict[str, Any]] = {
@@ -190,7 +192,7 @@ class PeriodicUNet(nn.Module):
         self.stride = patch * 2 ** (len(multipliers) - 1)
         features = 4 * width
         self.embedding = TimeEmbedding(process, features, classes)
-        padding = "circular" if periodic_boundary else "zeros"
+        padding: Padding = "circular" if periodic_boundary else "zeros"
 
         def block(level: int, n_in: int, n_out: int) -> ResidualBlock:
             return ResidualBlock(n_in, n_out, features, padding, attend=level in attention)
@@ -225,7 +227,8 @@ class PeriodicUNet(nn.Module):
             nn.Linear(middle + features, features), nn.SiLU(), _zero(nn.Linear(features, 2 * channels))
         )
         self.head = ScoreHead(process)
-        self.to(memory_format=torch.channels_last)  # what convolutions are fastest in, on CPU and GPU
+        # What convolutions are fastest in, on CPU and GPU.
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, theta: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The score at phases (B, C, H, W), any real numbers in radians, and times t (B,) in (0, 1].
@@ -245,13 +248,13 @@ class PeriodicUNet(nn.Module):
             if level:
                 x = self.shrink[level - 1](x)
                 skips.append(x)
-            for block in stage:
+            for block in stage:  # type: ignore[attr-defined]
                 x = block(x, embedding)
                 skips.append(x)
         x = self.middle(x, embedding)
         whole = self.pooled(torch.cat([x.mean((2, 3)), embedding], 1))[:, :, None, None]
         for level, stage in enumerate(self.up):
-            for block in stage:
+            for block in stage:  # type: ignore[attr-defined]
                 x = block(torch.cat([x, skips.pop()], 1), embedding)
             if level < len(self.grow):
                 x = self.grow[level](functional.interpolate(x, scale_factor=2.0, mode="nearest"))
@@ -275,7 +278,7 @@ class PeriodicUNet(nn.Module):
 class ResidualBlock(nn.Module):
     """Two normalised convolutions around a scale and shift from the embedding, then attention if wanted."""
 
-    def __init__(self, n_in: int, n_out: int, features: int, padding: str, attend: bool):
+    def __init__(self, n_in: int, n_out: int, features: int, padding: Padding, attend: bool):
         super().__init__()
         self.norm1, self.conv1 = nn.GroupNorm(8, n_in), _conv(n_in, n_out, padding)
         self.modulation = nn.Linear(features, 2 * n_out)
@@ -333,7 +336,7 @@ def build(description: dict[str, Any], process: KuramotoProcess) -> PeriodicUNet
         raise ValueError(f"network: got options {options}, expected those of {kind} ({error})") from error
 
 
-def _conv(n_in: int, n_out: int, padding: str, stride: int = 1) -> nn.Conv2d:
+def _conv(n_in: int, n_out: int, padding: Padding, stride: int = 1) -> nn.Conv2d:
     return nn.Conv2d(n_in, n_out, 3, stride, padding=1, padding_mode=padding)
 
 

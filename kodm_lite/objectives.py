@@ -1,11 +1,12 @@
 r"""What a score network is trained on: regression on the exact score of one wrapped-normal transition.
 
-.. math:: L = E\Bigl[ w \Bigl( \frac1N \sum_i e_i^2 + c \sum_m \Bigl|\frac1N \sum_i \varphi_m(i)\, e^{i\theta_i} e_i\Bigr|^2 \Bigr)\Bigr],
+.. math:: L = E\Bigl[ w \Bigl( \frac1N \sum_i e_i^2
+          + c \sum_m \Bigl|\frac1N \sum_i \varphi_m(i)\, e^{i\theta_i} e_i\Bigr|^2 \Bigr)\Bigr],
           \qquad e = s(\theta_t, t) - \nabla \log p(\theta_t \mid \theta_{t-\delta})
 
-The state at t - delta comes from the forward chain, the one at t from one more step.  The second term weighs errors that
-all pixels share, along the order parameter and the lowest spatial modes: their part of the first is 1/N, but they decide
-what kind of image appears.  Chapter 6 of the book derives the first term, chapter 8 the second.
+The state at t - delta comes from the forward chain, the one at t from one more step.  The second term weighs errors
+that all pixels share, along the order parameter and the lowest spatial modes: their part of the first is 1/N, but they
+decide what kind of image appears.  Chapter 6 of the book derives the first term, chapter 8 the second.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from kodm_lite.mean_field import mean_field_law
 from kodm_lite.process import STEPS, KuramotoProcess
 from kodm_lite.randomness import Generators, normal, uniform
 
-__all__ = ["Loss", "collective_error", "transition_score_matching"]
+__all__ = ["Loss", "collective_error", "early_times", "mean_field_score_matching", "transition_score_matching"]
 
 Weighting = Literal["target", "published", "none"]
 
@@ -126,7 +127,7 @@ def mean_field_score_matching(
     t: Tensor | None = None,
     generator: Generators = None,
 ) -> Loss:
-    r"""Regression on the conditional score given the data instead of the last transition: the same minimiser, less noise.
+    r"""Regression on the conditional score given the data, not the last transition: the same minimiser, less noise.
 
     Given theta0 the phases are almost independent, each in the field H_i of its neighbours' expected phases, so that
     their conditional score is known (:mod:`kodm_lite.mean_field`).  What fluctuates together adds K/D times the
@@ -138,7 +139,8 @@ def mean_field_score_matching(
     with the network's at the scale of the network's head, so that every time counts equally.
 
     Args:
-        network, process, theta0, label, collective_weight, t, generator: as :func:`transition_score_matching`.
+        network, process, theta0, label, collective_weight, t, generator: as :func:`transition_score_matching`, but the
+            default times are :func:`early_times`.
         steps: Heun steps per unit of time of the forward simulation.
 
     Returns:
@@ -146,7 +148,7 @@ def mean_field_score_matching(
 
     Source: this project.  Book: chapter 7.
     """
-    t = random_times(len(theta0), generator) if t is None else t
+    t = early_times(random_times(len(theta0), generator)) if t is None else t
     theta = process.simulate(theta0, t, steps, generator, method="heun")
     law = mean_field_law(process, theta0, t)
     now = t.to(theta)
@@ -173,6 +175,14 @@ def random_times(batch: int, generator: Generators = None) -> Tensor:
     return (torch.arange(batch) + 1 - u) / batch
 
 
+def early_times(u: Tensor) -> Tensor:
+    """From uniform numbers to times that dwell where details form: u^2, but not so early that nothing has happened.
+
+    The clock V grows like t^2 at first; half of these times lie before V = 0.6, where single pixels are still legible.
+    """
+    return u.square().clamp(min=1e-3)
+
+
 def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor, collective_weight: float) -> Loss:
     def mean_square(e: Tensor) -> Tensor:
         return weight * e.square().flatten(1).mean(1)
@@ -188,7 +198,9 @@ def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tenso
 
 
 def collective_error(error: Tensor, theta: Tensor) -> Tensor:
-    r"""How much of an error of the score moves whole images: :math:`N \sum_m |\frac1N \sum_i \varphi_m e^{i\theta_i} e_i|^2`.
+    r"""How much of an error of the score moves whole images.
+
+    .. math:: N \sum_m \Bigl|\frac1N \sum_i \varphi_m(i)\, e^{i\theta_i} e_i\Bigr|^2
 
     The modes m are the constant (the order parameter's direction) and, for images, the cosines and sines with one wave
     across the width or the height.  An error that is independent from pixel to pixel has E[error^2] in every mode.

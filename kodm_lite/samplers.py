@@ -123,6 +123,7 @@ def sample(
     device: torch.device | str | None = None,
     callback: Callable[[float, Tensor], None] | None = None,
     progress: bool = False,
+    chunk: int | None = None,
 ) -> Tensor:
     """Draw samples by running the process backwards from the prior.
 
@@ -145,6 +146,8 @@ def sample(
         device: where to sample; the generator's or start's device by default.
         callback: called with (t, theta) at the start and after every step.
         progress: show a progress bar.
+        chunk: work on so many images at a time, one chunk after another, so that any number fits the memory; with
+            ``seeds`` the result does not depend on it.  The callback then sees the chunks in turn.
 
     Returns:
         Phases of the given shape in [-pi, pi).
@@ -170,7 +173,30 @@ def sample(
         if not isinstance(seeds, Sequence) or len(seeds) != shape[0]:
             raise ValueError(f"seeds: got {seeds!r}, expected one integer per image, {shape[0]}; try range({shape[0]})")
         generator = generators_from_seeds(seeds, device or ("cpu" if start is None else start.device))
+    if chunk is not None and chunk < 1:
+        raise ValueError(f"chunk: got {chunk}, expected at least 1 image at a time; try 256")
     grid = time_grid(steps) if times is None else _check_grid(times)
+    if chunk is not None and shape[0] > chunk:
+        parts = []
+        for first in range(0, shape[0], chunk):
+            own = slice(first, min(first + chunk, shape[0]))
+            parts.append(
+                sample(
+                    network,
+                    process,
+                    (own.stop - own.start, *shape[1:]),
+                    method=method,
+                    calibration=calibration,
+                    prior=prior,
+                    start=None if start is None else start[own],
+                    times=grid,
+                    generator=generator[own] if isinstance(generator, Sequence) else generator,
+                    device=device,
+                    callback=callback,
+                    progress=progress,
+                )
+            )
+        return torch.cat(parts)
     theta = _start(process, shape, prior, start, generator, device)
     step, run = _STEPPERS[method], _Run(network, process, calibration, generator)
     memory: _Memory = None
@@ -193,7 +219,7 @@ def sample(
 
 
 # What a step leaves for the next one (velocity and variance, for "adams"), and what it returns.
-_Memory = tuple[Tensor, float] | None
+_Memory = tuple[Tensor, Tensor | float] | None
 _Stepped = tuple[Tensor, _Memory]
 
 

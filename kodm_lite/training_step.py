@@ -20,7 +20,13 @@ import torch
 from torch import Tensor, nn
 
 from kodm_lite.data.protocol import PhaseData
-from kodm_lite.objectives import Loss, Weighting, transition_score_matching
+from kodm_lite.objectives import (
+    Loss,
+    Weighting,
+    early_times,
+    mean_field_score_matching,
+    transition_score_matching,
+)
 from kodm_lite.process import STEPS, KuramotoProcess
 from kodm_lite.training_state import table
 
@@ -46,9 +52,10 @@ class TrainingOptions:
         weight_decay: of AdamW.
         clip: largest norm of the gradient; a longer one is shortened to it.
         ema: how much of the running average of the weights a step keeps; less in the first steps.
-        objective: what the network learns.
+        objective: what the network learns from: "mean_field", the conditional score given the data, or "transition",
+            the published score of the last step.
         draws: transitions per simulated image.
-        simulation_steps: steps per unit of time of the forward process.
+        simulation_steps: drifts per unit of time of the forward process.
         weighting: weight of the times, see kodm_lite.objectives.
         collective_weight: weight of errors that all pixels share.
         precision: "bf16" computes the network in 16 bits where that is safe; weights stay float32.
@@ -73,7 +80,7 @@ class TrainingOptions:
     weight_decay: float = 0.0
     clip: float = 1.0
     ema: float = 0.998
-    objective: Literal["transition"] = "transition"
+    objective: Literal["mean_field", "transition"] = "mean_field"
     draws: int = 1
     simulation_steps: int = STEPS
     weighting: Weighting = "target"
@@ -255,8 +262,22 @@ def _transition(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
     )
 
 
+def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, options: TrainingOptions) -> Loss:
+    return mean_field_score_matching(
+        network,
+        process,
+        batch.theta0,
+        batch.label,
+        steps=options.simulation_steps // 2,  # of Heun's method, which takes two drifts
+        collective_weight=options.collective_weight,
+        t=early_times(batch.t),
+        generator=batch.generator,
+    )
+
+
 #: What can be learnt, by the name of the option.
 OBJECTIVES: dict[str, Callable[[nn.Module, KuramotoProcess, Batch, TrainingOptions], Loss]] = {
+    "mean_field": _mean_field,
     "transition": _transition,
 }
 

@@ -50,7 +50,8 @@ def test_the_package_moves_nothing_that_is_recent_enough():
 
 def test_the_modules_import_what_is_declared():
     declared = {canonicalize_name(Requirement(line).name) for line in PROJECT["dependencies"]}
-    distributions = {"skimage": "scikit-image", "IPython": None, "ipywidgets": None}  # None: there in every notebook
+    # None: there in every notebook
+    distributions = {"PIL": "pillow", "skimage": "scikit-image", "IPython": None, "ipywidgets": None}
     for path in (ROOT / "kodm_lite").rglob("*.py"):
         for name in re.findall(r"^\s*(?:from|import) (\w+)", path.read_text(encoding="utf8"), flags=re.MULTILINE):
             name = distributions.get(name, name)

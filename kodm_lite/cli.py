@@ -1,0 +1,356 @@
+"""The command ``kodm-lite``: train a model, draw samples, look into a model's file.
+
+Each command is a dataclass, and each of its fields an option; the texts under ``Args`` are the help.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+import os
+import re
+import shlex
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from kodm_lite import checkpoints, pictures
+from kodm_lite.networks import describe
+from kodm_lite.recipes import FolderRecipe, TextureRecipe, train
+from kodm_lite.samplers import Method, sample
+from kodm_lite.training import TrainingInterrupted
+from kodm_lite.training_state import write_atomically
+
+__all__ = ["Info", "Program", "Sample", "Train", "main"]
+
+DESCRIPTION = """Diffusion models on angles: train them, draw samples, look into them.
+
+Examples:
+  kodm-lite train textures-32
+      Train on photographs of brick, grass and gravel. Ctrl-C stops,
+      the same command goes on. Then it says how to draw samples.
+  kodm-lite train folder my-photos --size 32 --channels 3
+      Train on your own images.
+  kodm-lite sample runs/textures-32 -n 16 --out grid.png
+      Draw 16 images with the model of the first example.
+
+What a command can do: kodm-lite train textures-32 --help, kodm-lite sample --help."""
+
+FILM_IMAGES, FILM_PIXELS = 8, 2**17  # in one frame
+FILM_FRAMES = 50
+SHOWN = 300  # characters of one entry of a header
+
+Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
+OptionalModel = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="MODEL")]]
+Class = Annotated[str | None, tyro.conf.arg(name="class")]
+Recipes = (
+    Annotated[
+        TextureRecipe,
+        tyro.conf.subcommand("textures-32", description="Brick, grass and gravel; every pixel feels the whole image."),
+    ]
+    | Annotated[
+        TextureRecipe,
+        tyro.conf.subcommand(
+            "textures-32-local",
+            default=TextureRecipe(radius=4, out=Path("runs/textures-32-local")),
+            description="The same; every pixel feels the 9 x 9 box around it.",
+        ),
+    ]
+    | Annotated[FolderRecipe, tyro.conf.subcommand("folder", description="Your own images.")]
+)
+
+
+@dataclass(frozen=True)
+class Train:
+    """Train a model, or go on with a training that was stopped.
+
+    All options: kodm-lite train textures-32 --help.
+
+    In the folder --out: model.safetensors, which is all that sampling needs,
+
+    state.safetensors, from which a stopped training goes on, and log.jsonl.
+
+    textures-32 is measured on other crops of the photographs it learns from.
+    """
+
+    recipe: Recipes
+
+    def run(self) -> None:
+        if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun the first one
+            print(f"Training in {self.recipe.folder}; Ctrl-C stops it, the same command goes on.", flush=True)
+        path, is_main = train(self.recipe, progress=sys.stderr.isatty())
+        if is_main:
+            print(f"The model is {path}")
+            print(f"Samples: kodm-lite sample {shlex.quote(str(path.parent))} -n 16 --out samples.png")
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples of a model.
+
+    Image k depends on the seed + k and not on -n and --chunk, but for rounding:
+
+    the first 16 of 10000 images are the 16 images of -n 16.
+
+    Args:
+        model: a model's file, the folder of a training, or the name of a shipped model (see kodm-lite info).
+        n: number of images.
+        steps: of the sampler; fewer are faster, more are better.
+        method: of sampling; adams needs the fewest steps, ancestral a calibrated model, as training leaves it.
+        seed: of the first image; the next one has the next seed.
+        out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians), seeds and header (JSON);
+            a name without ending: a folder with 00000.png, 00001.png and so on.
+        trajectory: also write NAME.gif, which shows how the first images come about.
+        chunk: images at once; fewer need less memory.
+        class_: draw images of this class only, by its name or number.
+        device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
+        overwrite: replace files that exist, which otherwise is refused; others in a folder stay.
+    """
+
+    model: Model
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
+    steps: int = 50
+    method: Method = "adams"
+    seed: int = 0
+    out: Path = Path("samples.png")
+    trajectory: Path | None = None
+    chunk: int = 256
+    class_: Class = None
+    device: str | None = None
+    overwrite: bool = False
+
+    def run(self) -> None:
+        path = _model_file(self.model)
+        self._check()
+        model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if self._is_drawn or self.trajectory:
+            pictures.check_drawable(model.shape)
+        if self.method == "ancestral" and model.calibration is None:
+            raise ValueError("method: got ancestral, expected another for a model without calibration; try adams")
+        label = None if self.class_ is None else _label(self.class_, model)
+        for file in filter(None, (self._probe, self.trajectory)):
+            _require_writable(file)
+        film: list[Tensor] = []
+        chunks = self._chunks(model, label, film)
+        if self.out.suffix == ".png":
+            pictures.write_grid(self.out, torch.cat(list(chunks)), model.scale)
+        elif self.out.suffix == ".npz":
+            write_atomically(self.out, self._archive(torch.cat(list(chunks)), model, path))
+        else:
+            for k, theta in enumerate(image for chunk in chunks for image in chunk):
+                pictures.write_image(self.out / f"{k:05d}.png", theta, model.scale)
+        print(f"{self.n} samples: {self.out}")
+        if self.trajectory:
+            pictures.write_film(self.trajectory, film, model.scale)
+            print(f"how {len(film[0])} of them came about: {self.trajectory}")
+
+    @property
+    def _is_drawn(self) -> bool:
+        return self.out.suffix != ".npz"
+
+    @property
+    def _probe(self) -> Path:
+        """A file that will be written, or lies beside those that will be."""
+        return self.out if self.out.suffix else self.out / "00000.png"
+
+    def _check(self) -> None:
+        for name, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
+            if number < 1:
+                raise ValueError(f"{name}: got {number}, expected at least 1; try leaving the option out")
+        if not 0 <= self.seed <= 2**63 - self.n:
+            raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - n; try 0")
+        if self.out.suffix not in ("", ".png", ".npz"):
+            raise ValueError(f"out: got {self.out}, expected NAME.png, NAME.npz or a folder; try {self.out.stem}.png")
+        if self.trajectory and self.trajectory.suffix != ".gif":
+            raise ValueError(f"trajectory: got {self.trajectory}, expected NAME.gif; try {self.trajectory.stem}.gif")
+        for path in filter(None, (self.out, self.trajectory)):
+            if path.exists() and path.is_dir() == bool(path.suffix):
+                got, expected = ("folder", "file") if path.suffix else ("file", "folder")
+                raise ValueError(f"out: got the {got} {path}, expected a {expected}; try another name")
+            if not self.overwrite and path.exists() and not _is_empty_folder(path):
+                raise ValueError(f"out: got {path}, which exists, expected a new name; try --overwrite")
+
+    def _chunks(self, model: checkpoints.Model, label: int | None, film: list[Tensor]) -> Iterator[Tensor]:
+        """All images (chunk, ...) on the CPU, and the states of the first ones on the way into ``film``."""
+        device = next(model.network.parameters()).device
+
+        def score(theta: Tensor, t: Tensor) -> Tensor:
+            labels = None if label is None else torch.full((len(theta),), label, device=theta.device)
+            return model.network(theta, t, labels)
+
+        starts = range(0, self.n, self.chunk)
+        filmed = max(1, min(FILM_IMAGES, FILM_PIXELS // math.prod(model.shape[-2:])))
+        every, states = max(1, self.steps // FILM_FRAMES), count()
+        with tqdm(total=len(starts) * (self.steps + 1), unit="step", disable=None) as bar:
+
+            def note(t: float, theta: Tensor) -> None:
+                k = next(states)
+                if self.trajectory and k <= self.steps and (k % every == 0 or k == self.steps):
+                    film.append(theta[:filmed].cpu())
+                bar.update()
+
+            for start in starts:
+                size = min(self.chunk, self.n - start)
+                yield sample(
+                    score,
+                    model.process,
+                    (size, *model.shape),
+                    steps=self.steps,
+                    method=self.method,
+                    calibration=model.calibration,
+                    seeds=range(self.seed + start, self.seed + start + size),
+                    device=device,
+                    callback=note,
+                ).cpu()
+
+    def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
+        stored = checkpoints.read_header(path)
+        header = {key: stored[key] for key in ("network", "process", "shape", "scale", "weights_sha256", "card")}
+        header |= {"model": path.name, "method": self.method, "steps": self.steps, "class": self.class_}
+        buffer = io.BytesIO()
+        seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
+        np.savez(buffer, phases=theta.float().numpy(), seeds=seeds, header=np.array(json.dumps(header)))
+        return buffer.getvalue()
+
+
+@dataclass(frozen=True)
+class Info:
+    """What a model is and how it was made, or without a model: which ones are shipped.
+
+    Args:
+        model: a model's file, the folder of a training, or the name of a shipped model.
+    """
+
+    model: OptionalModel = None
+
+    def run(self) -> None:
+        if self.model is None:
+            names = checkpoints.pretrained_names()
+            print("shipped models:", ", ".join(names) if names else "none; kodm-lite train makes one")
+            return
+        path = _model_file(self.model)
+        header = checkpoints.read_header(path)
+        card = header.pop("card")
+        calibrated = "not measured" if header["calibration"] is None else "measured, for --method ancestral"
+        print(f"{'file':<16}{path}, {path.stat().st_size / 1e6:.3g} MB")
+        _print_entries({**header, "calibration": calibrated, **{f"card {key}": card[key] for key in card}})
+
+
+@dataclass(frozen=True)
+class Program:
+    """All commands.
+
+    Args:
+        command: what to do.
+    """
+
+    command: (
+        Annotated[Train, tyro.conf.subcommand("train")]
+        | Annotated[Sample, tyro.conf.subcommand("sample")]
+        | Annotated[Info, tyro.conf.subcommand("info")]
+    )
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Run a command.
+
+    Args:
+        args: its words, by default those of the command line.
+
+    Returns:
+        The exit status: 0, 1 after an error, 130 after Ctrl-C, 141 if nobody reads the output any more.
+
+    Raises:
+        SystemExit: after a help text, with status 0, and after a command that cannot be understood, with status 2.
+    """
+    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
+    try:
+        try:
+            tyro.cli(Program, prog="kodm-lite", description=DESCRIPTION, args=args, config=markers).command.run()
+        finally:
+            sys.stdout.flush()  # here, where an error of it is caught
+    except TrainingInterrupted as stopped:
+        print(stopped, file=sys.stderr)
+        return 130
+    except KeyboardInterrupt:
+        return 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # or Python complains when it ends
+        return 141
+    except torch.cuda.OutOfMemoryError as error:
+        return _fail(f"{error}; try a smaller --chunk, or to train with a smaller --batch-size")
+    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+        return _fail(str(error) or type(error).__name__)
+    return 0
+
+
+def _fail(message: str) -> int:
+    """Say what is wrong, with the advice "try resume=False" of the library as an option of the command."""
+
+    def option(match: re.Match[str]) -> str:
+        before, name, value = match.groups()
+        name = name.replace("_", "-")
+        return f"{before} " + {"True": f"--{name}", "False": f"--no-{name}"}.get(value, f"--{name} {value}")
+
+    message = re.sub(r"\b(try|or) (\w+)=(True|False|\d[\d.e-]*)", option, message)
+    print(f"kodm-lite: {message}", file=sys.stderr)
+    return 1
+
+
+def _model_file(name: str) -> Path:
+    path = checkpoints.find(name)
+    return path / "model.safetensors" if path.is_dir() else path
+
+
+def _label(name: str, model: checkpoints.Model) -> int:
+    """The number of a class.
+
+    Raises:
+        ValueError: there is none of this name or number; lists those there are.
+    """
+    classes = describe(model.network)["classes"] or 0
+    names = model.card.get("classes")
+    known = names if isinstance(names, list) and len(names) == classes else []
+    labels = {str(k): k for k in range(classes)} | {str(known_name): k for k, known_name in enumerate(known)}
+    if name not in labels:
+        expected = f"one of {known or list(range(classes))}" if classes else "none, as the model has no classes"
+        raise ValueError(f"class: got {name!r}, expected {expected}; try kodm-lite info")
+    return labels[name]
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
+
+
+def _require_writable(path: Path) -> None:
+    """Make the folder of a file and write into it, so that what is impossible fails before the work and not after.
+
+    Raises:
+        OSError: names the folder.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=path.parent):
+            pass
+    except OSError as error:
+        raise OSError(error.errno, f"{path.parent} cannot be written ({error.strerror}); try another folder") from error
+
+
+def _print_entries(entries: dict[str, Any]) -> None:
+    """Print what a file says of itself; it may come from anywhere, so no text in it reaches the terminal unescaped."""
+    for key, value in entries.items():
+        text = repr(value)
+        more = f" ... ({len(text)} characters)" if len(text) > SHOWN else ""
+        shown_key = key if key.isprintable() else repr(key)
+        print(f"{shown_key[:SHOWN]:<16}{text[:SHOWN]}{more}")

@@ -1,0 +1,105 @@
+"""Images as files: one PNG, a grid of many, a film of how they came about.
+
+Whatever is written replaces an older file as a whole or not at all.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from kodm_lite.circular import to_uint8
+from kodm_lite.plotting import image_grid
+from kodm_lite.training_state import write_atomically
+
+__all__ = ["FILM_BYTES", "check_drawable", "grid", "write_film", "write_grid", "write_image"]
+
+#: A film is at most this large, so that it can be sent and shown on a page.
+FILM_BYTES = 2_000_000
+
+_FILM_SIDE = 512  # pixels; small images are magnified up to it
+_FRAME_TIME, _LAST_FRAME_TIME = 80, 2000  # milliseconds
+
+
+def check_drawable(shape: Sequence[int]) -> None:
+    """Refuse what is no picture.
+
+    Args:
+        shape: of one sample.
+
+    Raises:
+        ValueError: not (1, H, W), which is grey, or (3, H, W), which is red, green and blue.
+    """
+    if len(shape) != 3 or shape[0] not in (1, 3):
+        raise ValueError(
+            f"out: got a picture of samples of shape {tuple(shape)}, expected (1, H, W) for grey or (3, H, W) for "
+            "colours; try a file that ends in .npz"
+        )
+
+
+def grid(theta: Tensor, scale: float, columns: int | None = None) -> Image.Image:
+    """Images (B, C, H, W), radians, side by side, as near to a square as they go; black between them.
+
+    Args:
+        theta: phases, of 1 or 3 channels.
+        scale: of :func:`kodm_lite.image_to_phase`.
+        columns: images in a row, if it should be no square.
+    """
+    check_drawable(theta.shape[1:])
+    columns = columns or math.ceil(math.sqrt(len(theta)))
+    channels = [image_grid(channel, columns) for channel in theta.cpu().split(1, dim=1)]
+    return Image.fromarray(to_uint8(torch.stack(channels, -1), scale).squeeze(-1).numpy())
+
+
+def write_grid(path: Path, theta: Tensor, scale: float) -> None:
+    """Images (B, C, H, W), radians, as one PNG.
+
+    Raises:
+        ValueError: other channels than 1 or 3.
+        OSError: the file cannot be written; an older one is as it was.
+    """
+    _write_png(path, grid(theta, scale))
+
+
+def write_image(path: Path, theta: Tensor, scale: float) -> None:
+    """One image (C, H, W), radians, as a PNG of its own; raises what :func:`write_grid` raises."""
+    _write_png(path, grid(theta[None], scale))
+
+
+def write_film(path: Path, frames: Sequence[Tensor], scale: float) -> None:
+    """The same images at one time after the other, as a GIF that starts again after a pause.
+
+    Args:
+        path: where to.
+        frames: at least one (B, C, H, W), radians; too many for ``FILM_BYTES`` are thinned out, never the last.
+        scale: of :func:`kodm_lite.image_to_phase`.
+
+    Raises:
+        ValueError: other channels than 1 or 3.
+        OSError: the file cannot be written; an older one is as it was.
+    """
+    pictures = [grid(theta, scale, columns=len(theta)) for theta in frames]
+    larger = max(1, _FILM_SIDE // max(pictures[0].size))
+    pictures = [p.resize((larger * p.width, larger * p.height), Image.Resampling.NEAREST) for p in pictures]
+    while len(content := _gif(pictures)) > FILM_BYTES and len(pictures) > 1:
+        pictures = pictures[::-2][::-1]  # every second one, counted from the end
+    write_atomically(path, content)
+
+
+def _gif(pictures: Sequence[Image.Image]) -> bytes:
+    buffer = io.BytesIO()
+    durations = [_FRAME_TIME] * (len(pictures) - 1) + [_LAST_FRAME_TIME]
+    pictures[0].save(buffer, "GIF", save_all=True, append_images=pictures[1:], duration=durations, loop=0)
+    return buffer.getvalue()
+
+
+def _write_png(path: Path, picture: Image.Image) -> None:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    write_atomically(path, buffer.getvalue())

@@ -1,0 +1,231 @@
+"""Complete trainings by name: data, forward process, network and options that belong together.
+
+A recipe is a dataclass, and each of its fields an option of ``kodm-lite train``; the texts under ``Args`` are the help.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tyro.conf import Positional
+
+from kodm_lite import checkpoints
+from kodm_lite.data import PhaseData, image_folder, textures
+from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling
+from kodm_lite.networks import SIZES, PeriodicUNet
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.samplers import Calibration, calibrate
+from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
+from kodm_lite.training_step import OBJECTIVES
+
+__all__ = ["FolderRecipe", "Recipe", "TextureRecipe", "train"]
+
+TEXTURE_SIZE, TEXTURE_CROPS, TEXTURE_VALIDATION_CROPS = 32, 8192, 512
+CALIBRATION_IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
+
+
+def recommended_options() -> TrainingOptions:
+    """What trains well on small images of textures."""
+    options = TrainingOptions(steps=2000, batch_size=64, learning_rate=2e-3, precision="bf16", ema=0.998)
+    objective: Any = "mean_field" if "mean_field" in OBJECTIVES else "transition"
+    return replace(options, objective=objective)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe:
+    """What all trainings have in common.
+
+    Args:
+        network: size of the network: about 1, 8 or 35 million parameters.
+        radius: pixels feel the box of this half width around them; by default the whole image.
+        classes: learn the classes too, so that kodm-lite sample --class NAME can ask for one.
+        resume: go on from the state in the folder if there is one; otherwise replace what is there.
+        training: how the weights are found.
+    """
+
+    network: Literal["small", "medium", "large"] = "small"
+    radius: int | None = None
+    classes: bool = False
+    resume: bool = True
+    training: TrainingOptions = field(default_factory=recommended_options)
+
+    @property
+    def coupling(self) -> Coupling:
+        """Who feels whom in the forward process."""
+        return GlobalCoupling() if self.radius is None else LocalCoupling(self.radius, "reflect")
+
+    @property
+    def folder(self) -> Path:
+        """Where the model, the state, the log and the pictures of the training lie."""
+        raise NotImplementedError
+
+    @property
+    def licence(self) -> str:
+        """Under which terms the data are."""
+        raise NotImplementedError
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        """Images to learn from, and images to measure on."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextureRecipe(Recipe):
+    """Brick, grass and gravel, 32 x 32, grey.
+
+    Args:
+        out: folder for the model, the state, the log and pictures.
+    """
+
+    out: Path = Path("runs/textures-32")
+
+    @property
+    def folder(self) -> Path:
+        return self.out
+
+    @property
+    def licence(self) -> str:
+        return "CC0 (the photographs)"
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        """Other crops of the same photographs to measure on."""
+        return (
+            textures(TEXTURE_SIZE, "train", n=TEXTURE_CROPS, seed=1),
+            textures(TEXTURE_SIZE, "train", n=TEXTURE_VALIDATION_CROPS, seed=99),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderRecipe(Recipe):
+    """One's own images.
+
+    Args:
+        path: folder with images, or with one sub-folder of images for each class.
+        size: side of the images in pixels, a multiple of 8.
+        channels: 1: grey; 3: red, green and blue.
+        crops: cut this many squares at random places out of each image; by default each is resized.
+        test_share: share of the images to measure on and not to learn from; 0: none.
+        skip_broken: leave out files that cannot be read, which otherwise end the command.
+        out: folder for the model, the state, the log and pictures; by default runs/ and the name of the images' folder.
+    """
+
+    path: Positional[Path]
+    size: int = 32
+    channels: Literal[1, 3] = 1
+    crops: int | None = None
+    test_share: float = 0.1
+    skip_broken: bool = False
+    out: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / self.path.expanduser().absolute().name
+
+    @property
+    def licence(self) -> str:
+        return "that of the images"
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        def images(split: Literal["train", "test", "all"], share: float) -> PhaseData:
+            return image_folder(
+                self.path,
+                self.size,
+                split,
+                self.channels,
+                self.crops,
+                seed=self.training.seed,
+                test_share=share,
+                skip_broken=self.skip_broken,
+            )
+
+        if self.test_share == 0:
+            return images("all", 0.1), None
+        train_images = images("train", self.test_share)
+        try:
+            return train_images, images("test", self.test_share)
+        except ValueError as error:
+            if str(error).startswith("split:"):  # one photograph is enough to learn from its crops
+                raise ValueError("test_share: got one image, expected at least 2; try test_share=0") from error
+            raise
+
+
+def train(recipe: Recipe, progress: bool = True) -> tuple[Path, bool]:
+    """Follow a recipe, or go on where it was left.
+
+    Args:
+        recipe: what to train, and where to keep it.
+        progress: show a progress bar.
+
+    Returns:
+        The model's file, and whether this process is the one to talk about it.
+
+    Raises:
+        ValueError: options or images that do not fit together; all before the training.
+        TrainingInterrupted: after Ctrl-C, with everything saved.
+        FloatingPointError, OSError: see :func:`kodm_lite.training.fit`.
+    """
+    # Before the images are read, which may take minutes.
+    published = KuramotoProcess()
+    with torch.device("meta"):  # no memory and no random numbers
+        stride = PeriodicUNet(1, published, **SIZES[recipe.network]).stride
+    if isinstance(recipe, FolderRecipe) and recipe.size % stride:
+        raise ValueError(f"size: got {recipe.size}, expected a multiple of {stride}; try {_multiple(recipe, stride)}")
+    data, validation = recipe.data()
+    if recipe.classes and data.labels is None:
+        raise ValueError("classes: got images without classes, expected a sub-folder for each; try without this option")
+    shape = tuple(data.theta.shape[1:])
+    process = KuramotoProcess.for_shape(shape, coupling=recipe.coupling)
+    names = list(data.names) if recipe.classes else []
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        network = PeriodicUNet(shape[0], process, **SIZES[recipe.network], classes=len(names) or None)
+    path = recipe.folder / "model.safetensors"
+    facts = {
+        "name": recipe.folder.name,
+        "licence": recipe.licence,
+        "classes": names,
+        "seed": recipe.training.seed,
+        "cores": os.cpu_count(),
+    }
+    try:
+        trained = fit(
+            network,
+            process,
+            data,
+            recipe.training,
+            validation=validation,
+            out=recipe.folder,
+            resume=recipe.resume,
+            progress=progress,
+        )
+    except TrainingInterrupted:
+        if _cluster().is_main_process:
+            _complete(path, facts, None)
+        raise
+    if is_main := _cluster().is_main_process:
+        device = _cluster().device
+        examples = data.theta[:CALIBRATION_IMAGES].to(device)
+        generator = torch.Generator(device).manual_seed(recipe.training.seed)
+        _complete(path, facts, calibrate(trained.to(device), process, examples, generator=generator))
+    return path, is_main
+
+
+def _cluster() -> Any:
+    """The device of the training that was, and this process among the others."""
+    from accelerate import PartialState  # type: ignore[import-untyped]  # here, because it takes a second
+
+    return PartialState()
+
+
+def _multiple(recipe: FolderRecipe, stride: int) -> int:
+    return max(stride, round(recipe.size / stride) * stride)
+
+
+def _complete(path: Path, facts: dict[str, Any], calibration: Calibration | None) -> None:
+    """Add to a model's file what the training does not know of it."""
+    model = checkpoints.load(path)
+    checkpoints.save(path, model._replace(calibration=calibration, card={**facts, **model.card}))
