@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints, pictures
 from kodm_lite.networks import describe
-from kodm_lite.recipes import FolderRecipe, TextureRecipe, train
+from kodm_lite.recipes import FolderRecipe, TextureRecipe, prepare, train
 from kodm_lite.samplers import Method, sample
 from kodm_lite.training import TrainingInterrupted
 from kodm_lite.training_state import write_atomically
@@ -47,7 +47,7 @@ Examples:
 
 What a command can do: kodm-lite train textures-32 --help, kodm-lite sample --help."""
 
-FILM_IMAGES, FILM_PIXELS = 8, 2**17  # in one frame
+FILM_IMAGES, FILM_PIXELS = 4, 2**17  # in one frame
 FILM_FRAMES = 50
 SHOWN = 300  # characters of one entry of a header
 
@@ -77,9 +77,7 @@ class Train:
 
     All options: kodm-lite train textures-32 --help.
 
-    In the folder --out: model.safetensors, which is all that sampling needs,
-
-    state.safetensors, from which a stopped training goes on, and log.jsonl.
+    The folder --out gets the model, the state to go on from, and log.jsonl.
 
     textures-32 is measured on other crops of the photographs it learns from.
     """
@@ -87,21 +85,23 @@ class Train:
     recipe: Recipes
 
     def run(self) -> None:
-        if os.environ.get("RANK", "0") == "0":  # of the processes of torchrun the first one
-            print(f"Training in {self.recipe.folder}; Ctrl-C stops it, the same command goes on.", flush=True)
-        path, is_main = train(self.recipe, progress=sys.stderr.isatty())
-        if is_main:
-            print(f"The model is {path}")
-            print(f"Samples: kodm-lite sample {shlex.quote(str(path.parent))} -n 16 --out samples.png")
+        prepared = prepare(self.recipe)
+        speaks = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun the first one
+        if speaks:
+            weights, shape = sum(x.numel() for x in prepared.network.parameters()), prepared.data.theta.shape[1:]
+            print(f"Training {weights:,} weights on {len(prepared.data)} images {' x '.join(map(str, shape))}")
+            print(f"in {self.recipe.folder}; Ctrl-C stops, the same command goes on.", flush=True)
+        train(prepared, progress=sys.stderr.isatty())
+        if speaks:
+            print(f"The model is {prepared.model_file}")
+            print(f"Samples: kodm-lite sample {shlex.quote(str(self.recipe.folder))} -n 16 --out samples.png")
 
 
 @dataclass(frozen=True)
 class Sample:
     """Draw samples of a model.
 
-    Image k depends on the seed + k and not on -n and --chunk, but for rounding:
-
-    the first 16 of 10000 images are the 16 images of -n 16.
+    Image k of a model depends on the seed + k, not on -n and not on --chunk.
 
     Args:
         model: a model's file, the folder of a training, or the name of a shipped model (see kodm-lite info).
@@ -112,7 +112,7 @@ class Sample:
         out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians), seeds and header (JSON);
             a name without ending: a folder with 00000.png, 00001.png and so on.
         trajectory: also write NAME.gif, which shows how the first images come about.
-        chunk: images at once; fewer need less memory.
+        chunk: images at once; fewer need less memory, and round in other places.
         class_: draw images of this class only, by its name or number.
         device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
         overwrite: replace files that exist, which otherwise is refused; others in a folder stay.
@@ -150,10 +150,10 @@ class Sample:
         else:
             for k, theta in enumerate(image for chunk in chunks for image in chunk):
                 pictures.write_image(self.out / f"{k:05d}.png", theta, model.scale)
-        print(f"{self.n} samples: {self.out}")
+        print(f"Wrote {self.out}")
         if self.trajectory:
             pictures.write_film(self.trajectory, film, model.scale)
-            print(f"how {len(film[0])} of them came about: {self.trajectory}")
+            print(f"Wrote {self.trajectory}")
 
     @property
     def _is_drawn(self) -> bool:
@@ -165,21 +165,23 @@ class Sample:
         return self.out if self.out.suffix else self.out / "00000.png"
 
     def _check(self) -> None:
-        for name, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
+        for option, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
             if number < 1:
-                raise ValueError(f"{name}: got {number}, expected at least 1; try leaving the option out")
+                raise ValueError(f"{option}: got {number}, expected at least 1; try leaving the option out")
         if not 0 <= self.seed <= 2**63 - self.n:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - n; try 0")
         if self.out.suffix not in ("", ".png", ".npz"):
             raise ValueError(f"out: got {self.out}, expected NAME.png, NAME.npz or a folder; try {self.out.stem}.png")
         if self.trajectory and self.trajectory.suffix != ".gif":
             raise ValueError(f"trajectory: got {self.trajectory}, expected NAME.gif; try {self.trajectory.stem}.gif")
-        for path in filter(None, (self.out, self.trajectory)):
+        for name, path in {"out": self.out, "trajectory": self.trajectory}.items():
+            if path is None:
+                continue
             if path.exists() and path.is_dir() == bool(path.suffix):
                 got, expected = ("folder", "file") if path.suffix else ("file", "folder")
-                raise ValueError(f"out: got the {got} {path}, expected a {expected}; try another name")
+                raise ValueError(f"{name}: got the {got} {path}, expected a {expected}; try another name")
             if not self.overwrite and path.exists() and not _is_empty_folder(path):
-                raise ValueError(f"out: got {path}, which exists, expected a new name; try --overwrite")
+                raise ValueError(f"{name}: got {path}, which exists, expected a new name; try --overwrite")
 
     def _chunks(self, model: checkpoints.Model, label: int | None, film: list[Tensor]) -> Iterator[Tensor]:
         """All images (chunk, ...) on the CPU, and the states of the first ones on the way into ``film``."""
@@ -242,9 +244,9 @@ class Info:
         path = _model_file(self.model)
         header = checkpoints.read_header(path)
         card = header.pop("card")
-        calibrated = "not measured" if header["calibration"] is None else "measured, for --method ancestral"
-        print(f"{'file':<16}{path}, {path.stat().st_size / 1e6:.3g} MB")
-        _print_entries({**header, "calibration": calibrated, **{f"card {key}": card[key] for key in card}})
+        header["calibration"] = header["calibration"] is not None  # of its numbers nothing is to be seen
+        print(f"{'file':<18}{path}, {path.stat().st_size / 1e6:.3g} MB")
+        _print_entries({**header, **{f"card.{key}": value for key, value in card.items()}})
 
 
 @dataclass(frozen=True)
@@ -290,7 +292,9 @@ def main(args: Sequence[str] | None = None) -> int:
         return 141
     except torch.cuda.OutOfMemoryError as error:
         return _fail(f"{error}; try a smaller --chunk, or to train with a smaller --batch-size")
-    except (ValueError, OSError, FloatingPointError, MemoryError) as error:
+    except OSError as error:
+        return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
+    except (ValueError, FloatingPointError, MemoryError) as error:
         return _fail(str(error) or type(error).__name__)
     return 0
 
@@ -353,4 +357,4 @@ def _print_entries(entries: dict[str, Any]) -> None:
         text = repr(value)
         more = f" ... ({len(text)} characters)" if len(text) > SHOWN else ""
         shown_key = key if key.isprintable() else repr(key)
-        print(f"{shown_key[:SHOWN]:<16}{text[:SHOWN]}{more}")
+        print(f"{shown_key[:SHOWN]:<17} {text[:SHOWN]}{more}")

@@ -68,7 +68,12 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
         process: the forward process.
         theta0: phases (B, C, H, W) or (B, N), radians.
         t: one time per image (B,), on the CPU, where the integration is planned.
+
+    Raises:
+        ValueError: times outside [0, 1], or not one per image.
     """
+    if t.shape != theta0.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
+        raise ValueError(f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(theta0)}")
     order = torch.argsort(t, descending=True, stable=True)
     ends = t[order].tolist()
     back = torch.argsort(order).to(theta0.device)

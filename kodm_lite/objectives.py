@@ -93,16 +93,16 @@ def transition_score_matching(
     """
     if weighting not in ("target", "published", "none"):
         raise ValueError(f"weighting: got {weighting!r}, expected 'target', 'published' or 'none'")
-    if not (isinstance(draws, int) and draws >= 1 and 0 <= collective_weight < math.inf):
-        raise ValueError(
-            f"draws, collective_weight: got {draws!r} and {collective_weight!r}, expected at least 1 and a number >= 0"
-        )
+    if not (isinstance(draws, int) and draws >= 1 and steps >= 1):
+        raise ValueError(f"draws, steps: got {draws!r} and {steps!r}, expected at least 1 of each")
+    _check_weight(collective_weight)
     t = random_times(len(theta0), generator) if t is None else t
     before = (t - 1 / steps).clamp(min=0)
-    theta = process.simulate(theta0, before, steps, generator)
-    t0, t1 = before.to(theta), t.to(theta)
+    with torch.autocast(theta0.device.type, enabled=False):
+        theta = process.simulate(theta0, before, steps, generator)
+        t0, t1 = before.to(theta), t.to(theta)
+        mean = theta + process.step_drift(theta, t0, t1)
     variance = torch.as_tensor(process.coefficients(t0, t1).variance)
-    mean = theta + process.step_drift(theta, t0, t1)
     scale = variance.sqrt().reshape(-1, *[1] * (theta.ndim - 1))
     law = WrappedNormal(mean, scale, validate_args=False)
     weight = {"target": variance, "published": variance**2 / 4, "none": torch.ones_like(variance)}[weighting]
@@ -148,15 +148,18 @@ def mean_field_score_matching(
 
     Source: this project.  Book: chapter 7.
     """
+    _check_weight(collective_weight)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
-    theta = process.simulate(theta0, t, steps, generator, method="heun")
-    law = mean_field_law(process, theta0, t)
-    now = t.to(theta)
-    diffusion = process.diffusion.at(now).reshape(-1, *[1] * (theta.ndim - 1))
-    turn = torch.polar(torch.ones_like(theta), -theta)
-    target = law.score(theta) - (law.field * turn).imag / diffusion
+    with torch.autocast(theta0.device.type, enabled=False):
+        theta = process.simulate(theta0, t, steps, generator, method="heun")
+        law = mean_field_law(process, theta0, t)
+        now = t.to(theta)
+        diffusion = process.diffusion.at(now).reshape(-1, *[1] * (theta.ndim - 1))
+        turn = torch.polar(torch.ones_like(theta), -theta)
+        target = law.score(theta) - (law.field * turn).imag / diffusion
+        equilibrium = process.drift(theta, now) / diffusion
     score = network(theta, now) if label is None else network(theta, now, label)
-    distance = score - process.drift(theta, now) / diffusion
+    distance = score - equilibrium
     weight = torch.expm1(torch.as_tensor(process.coefficients(torch.zeros_like(now), now).variance))
     return _loss(distance, target, theta, now, weight, collective_weight)
 
@@ -181,6 +184,11 @@ def early_times(u: Tensor) -> Tensor:
     The clock V grows like t^2 at first; half of these times lie before V = 0.6, where single pixels are still legible.
     """
     return u.square().clamp(min=1e-3)
+
+
+def _check_weight(collective_weight: float) -> None:
+    if not 0 <= collective_weight < math.inf:
+        raise ValueError(f"collective_weight: got {collective_weight!r}, expected a number >= 0")
 
 
 def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor, collective_weight: float) -> Loss:
@@ -213,8 +221,9 @@ def collective_error(error: Tensor, theta: Tensor) -> Tensor:
         One number per image (B,).
     """
     modes = _lowest_modes(theta)
-    real = torch.einsum("bn,mn->bm", (error * theta.cos()).flatten(1), modes)
-    imag = torch.einsum("bn,mn->bm", (error * theta.sin()).flatten(1), modes)
+    with torch.autocast(theta.device.type, enabled=False):
+        real = torch.einsum("bn,mn->bm", (error * theta.cos()).flatten(1), modes)
+        imag = torch.einsum("bn,mn->bm", (error * theta.sin()).flatten(1), modes)
     return (real.square() + imag.square()).sum(1) / theta[0].numel()
 
 

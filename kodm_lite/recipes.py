@@ -6,9 +6,9 @@ A recipe is a dataclass, and each of its fields an option of ``kodm-lite train``
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
 from tyro.conf import Positional
@@ -20,9 +20,8 @@ from kodm_lite.networks import SIZES, PeriodicUNet
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Calibration, calibrate
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
-from kodm_lite.training_step import OBJECTIVES
 
-__all__ = ["FolderRecipe", "Recipe", "TextureRecipe", "train"]
+__all__ = ["FolderRecipe", "Prepared", "Recipe", "TextureRecipe", "prepare", "train"]
 
 TEXTURE_SIZE, TEXTURE_CROPS, TEXTURE_VALIDATION_CROPS = 32, 8192, 512
 CALIBRATION_IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
@@ -30,9 +29,9 @@ CALIBRATION_IMAGES = 64  # times thousands of pixels: the second moment of a sco
 
 def recommended_options() -> TrainingOptions:
     """What trains well on small images of textures."""
-    options = TrainingOptions(steps=2000, batch_size=64, learning_rate=2e-3, precision="bf16", ema=0.998)
-    objective: Any = "mean_field" if "mean_field" in OBJECTIVES else "transition"
-    return replace(options, objective=objective)
+    return TrainingOptions(
+        objective="mean_field", steps=2000, batch_size=64, learning_rate=2e-3, precision="bf16", ema=0.998
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -153,37 +152,50 @@ class FolderRecipe(Recipe):
             raise
 
 
-def train(recipe: Recipe, progress: bool = True) -> tuple[Path, bool]:
-    """Follow a recipe, or go on where it was left.
+class Prepared(NamedTuple):
+    """A training that can begin: everything in it fits together.
 
-    Args:
-        recipe: what to train, and where to keep it.
-        progress: show a progress bar.
+    Attributes:
+        recipe: where it comes from.
+        network: where to start, with weights from the recipe's seed.
+        process: its forward process.
+        data: images to learn from.
+        validation: images to measure on, or None.
+        facts: for the card of the model, beside what the training writes there.
+    """
 
-    Returns:
-        The model's file, and whether this process is the one to talk about it.
+    recipe: Recipe
+    network: PeriodicUNet
+    process: KuramotoProcess
+    data: PhaseData
+    validation: PhaseData | None
+    facts: dict[str, Any]
+
+    @property
+    def model_file(self) -> Path:
+        return self.recipe.folder / "model.safetensors"
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Read the images of a recipe, and make a network for them.
 
     Raises:
-        ValueError: options or images that do not fit together; all before the training.
-        TrainingInterrupted: after Ctrl-C, with everything saved.
-        FloatingPointError, OSError: see :func:`kodm_lite.training.fit`.
+        ValueError: options or images that do not fit together.
     """
-    # Before the images are read, which may take minutes.
     published = KuramotoProcess()
     with torch.device("meta"):  # no memory and no random numbers
         stride = PeriodicUNet(1, published, **SIZES[recipe.network]).stride
-    if isinstance(recipe, FolderRecipe) and recipe.size % stride:
-        raise ValueError(f"size: got {recipe.size}, expected a multiple of {stride}; try {_multiple(recipe, stride)}")
+    if isinstance(recipe, FolderRecipe) and recipe.size % stride:  # before images are read, which may take minutes
+        multiple = max(1, round(recipe.size / stride)) * stride
+        raise ValueError(f"size: got {recipe.size}, expected a multiple of {stride}; try size={multiple}")
     data, validation = recipe.data()
     if recipe.classes and data.labels is None:
-        raise ValueError("classes: got images without classes, expected a sub-folder for each; try without this option")
-    shape = tuple(data.theta.shape[1:])
+        raise ValueError("classes: got images without classes, expected a sub-folder for each; try classes=False")
+    shape, names = tuple(data.theta.shape[1:]), list(data.names) if recipe.classes else []
     process = KuramotoProcess.for_shape(shape, coupling=recipe.coupling)
-    names = list(data.names) if recipe.classes else []
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         network = PeriodicUNet(shape[0], process, **SIZES[recipe.network], classes=len(names) or None)
-    path = recipe.folder / "model.safetensors"
     facts = {
         "name": recipe.folder.name,
         "licence": recipe.licence,
@@ -191,6 +203,22 @@ def train(recipe: Recipe, progress: bool = True) -> tuple[Path, bool]:
         "seed": recipe.training.seed,
         "cores": os.cpu_count(),
     }
+    return Prepared(recipe, network, process, data, validation, facts)
+
+
+def train(prepared: Prepared, progress: bool = True) -> None:
+    """Train, or go on where a training was left, and complete the model's file for every way of sampling.
+
+    Args:
+        prepared: by :func:`prepare`.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: options that do not fit what is in the folder; before any work.
+        TrainingInterrupted: after Ctrl-C, with everything saved.
+        FloatingPointError, OSError: see :func:`kodm_lite.training.fit`.
+    """
+    recipe, network, process, data, validation, facts = prepared
     try:
         trained = fit(
             network,
@@ -204,14 +232,14 @@ def train(recipe: Recipe, progress: bool = True) -> tuple[Path, bool]:
         )
     except TrainingInterrupted:
         if _cluster().is_main_process:
-            _complete(path, facts, None)
+            _complete(prepared.model_file, facts, None)
         raise
-    if is_main := _cluster().is_main_process:
+    if _cluster().is_main_process:
         device = _cluster().device
         examples = data.theta[:CALIBRATION_IMAGES].to(device)
         generator = torch.Generator(device).manual_seed(recipe.training.seed)
-        _complete(path, facts, calibrate(trained.to(device), process, examples, generator=generator))
-    return path, is_main
+        calibration = calibrate(trained.to(device), process, examples, generator=generator)
+        _complete(prepared.model_file, facts, calibration)
 
 
 def _cluster() -> Any:
@@ -219,10 +247,6 @@ def _cluster() -> Any:
     from accelerate import PartialState  # type: ignore[import-untyped]  # here, because it takes a second
 
     return PartialState()
-
-
-def _multiple(recipe: FolderRecipe, stride: int) -> int:
-    return max(stride, round(recipe.size / stride) * stride)
 
 
 def _complete(path: Path, facts: dict[str, Any], calibration: Calibration | None) -> None:

@@ -268,7 +268,7 @@ def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
         process,
         batch.theta0,
         batch.label,
-        steps=options.simulation_steps // 2,  # of Heun's method, which takes two drifts
+        steps=math.ceil(options.simulation_steps / 2),  # of Heun's method, which takes two drifts
         collective_weight=options.collective_weight,
         t=early_times(batch.t),
         generator=batch.generator,

@@ -519,3 +519,45 @@ def test_a_state_that_becomes_nan_stops_and_names_the_step(method, calibration):
     step = 2 if method in ("ode", "pc") else 3
     with pytest.raises(FloatingPointError, match=rf"NaN or infinite in step {step}, from t"):
         sample(network, PROCESS, (2, 4), steps=4, method=method, calibration=calibration)
+
+
+FINE_STEPS = 240
+
+
+def reverse_moments(network, start, method, steps, monkeypatch, end=0.3, seed=30):
+    """E exp(i theta) and E exp(2 i theta) at ``end``, from a given start at t = 1, driven by one and the same path of
+    noise whatever the number of steps: differences between two runs hold hardly any Monte Carlo error."""
+    noise, used = torch.randn(FINE_STEPS, *start.shape, generator=seeded(seed), dtype=start.dtype), []
+    fine = [1 - (1 - end) * k / FINE_STEPS for k in range(FINE_STEPS + 1)]
+    stds = [math.sqrt(PROCESS.coefficients(b, a).variance) for a, b in pairwise(fine)]
+    length = FINE_STEPS // steps
+
+    def path(like, generator):
+        part = slice(len(used) * length, (len(used) + 1) * length)
+        used.append(part)
+        weights = torch.tensor(stds[part], dtype=like.dtype)
+        return torch.einsum("k,k...->...", weights, noise[part]) / weights.norm()
+
+    monkeypatch.setattr("kodm_lite.samplers.normal", path)
+    theta = sample(network, PROCESS, start.shape, method=method, times=fine[::length], start=start)
+    assert len(used) == steps
+    return torch.stack([torch.exp(1j * n * theta).mean() for n in (1, 2)])
+
+
+def test_adams_is_of_second_order_in_law_and_euler_of_first(monkeypatch):
+    solution = smooth_solution()
+    grid = torch.linspace(-PI, PI, 4001, dtype=torch.float64)
+    cdf = solution.density(grid, 1.0).cumsum(0)
+    quantiles = (torch.arange(30_000, dtype=torch.float64) + 0.5) / 30_000
+    start = torch.as_tensor(np.interp(quantiles, cdf / cdf[-1], grid))[:, None]
+    network = Tabulated(solution)
+
+    def moments(method, steps):
+        return reverse_moments(network, start, method, steps, monkeypatch)
+
+    exact = moments("adams", FINE_STEPS)
+    solved = solution.modes(0.3)[1:3]
+    assert float((exact - solved).abs().max()) < 5 / math.sqrt(30_000)  # and that is the law it should be
+    gaps = {m: [float((moments(m, k) - exact).abs().norm()) for k in (10, 20, 40)] for m in ("adams", "euler")}
+    orders = {m: [math.log2(a / b) for a, b in pairwise(gap)] for m, gap in gaps.items()}
+    print(gaps, orders)

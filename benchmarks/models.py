@@ -1,0 +1,128 @@
+"""Measure trained models of textures: Frechet texture distance, class shares, image means, for samplers and budgets.
+
+    python benchmarks/models.py kodm_lite/pretrained/textures-32.safetensors --write-card
+
+prints a table, writes benchmarks/results/models-NAME.json, and with --write-card puts the numbers into the card,
+from which the book takes them.  On two CPU cores the default plan takes about 20 minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kodm_lite import calibrate, checkpoints, sample
+from kodm_lite.data import PhaseData, textures
+from kodm_lite.metrics import (
+    TextureFeatures,
+    class_shares,
+    frechet_texture_distance,
+    image_means,
+    kuiper_distance,
+    nearest_distances,
+)
+
+RESULTS = Path(__file__).parent / "results"
+PLAN = ("adams:100", "adams:50", "adams:25", "adams:10", "euler:100", "euler:25", "ode:25", "ancestral:25")
+
+
+class Yardstick:
+    """Real crops to compare with, and how far apart two sets of them are."""
+
+    def __init__(self, size: int, images: int):
+        self.data: PhaseData = textures(size, "train", n=images, seed=7)
+        self.features = TextureFeatures(self.data.theta)
+        self.images = images
+
+    def measure(self, theta: torch.Tensor) -> dict[str, Any]:
+        means = image_means(theta)
+        return {
+            "ftd": round(frechet_texture_distance(theta, self.data.theta, self.features), 3),
+            "shares": [round(x, 4) for x in class_shares(theta, self.data, self.features).tolist()],
+            "kuiper": round(kuiper_distance(means, image_means(self.data.theta)), 4),
+            "mean": round(float(means.mean()), 4),
+        }
+
+    def floor(self, seeds: range) -> list[float]:
+        size = self.data.theta.shape[-1]
+        others = (textures(size, "train", n=self.images, seed=1000 + seed).theta for seed in seeds)
+        return [round(frechet_texture_distance(x, self.data.theta, self.features), 3) for x in others]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path)
+    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--runs", nargs="+", default=PLAN, help="method:steps")
+    parser.add_argument("--seeds", type=int, default=1, help="sampling seeds per run")
+    parser.add_argument("--write-card", action="store_true")
+    args = parser.parse_args()
+    model = checkpoints.load(args.model)
+    network, process = model.network, model.process
+    stick = Yardstick(model.shape[-1], args.images)
+    shape = (args.images, *model.shape)
+    calibration = model.calibration or calibrate(network, process, stick.data.theta[:128])
+    metrics: dict[str, Any] = {
+        "images": args.images,
+        "floor": stick.floor(range(3)),
+        "test_region": stick.measure(textures(model.shape[-1], "test", n=args.images).theta)["ftd"],
+        "samplers": {},
+    }
+    print(f"floor {metrics['floor']}, test region {metrics['test_region']}", flush=True)
+
+    def run(name: str, method: str, steps: int, seed: int, start: torch.Tensor | None = None) -> dict[str, Any]:
+        began = time.perf_counter()
+        generator = torch.Generator().manual_seed(seed)
+        theta = sample(
+            network,
+            process,
+            shape,
+            method=method,  # type: ignore[arg-type]
+            steps=steps,
+            calibration=calibration,
+            generator=generator,
+            start=start,
+            chunk=128,
+        )
+        result = {**stick.measure(theta), "seconds": round(time.perf_counter() - began, 1)}
+        if name == PLAN[0]:
+            held_out = textures(model.shape[-1], "test", n=256).theta
+            training = textures(model.shape[-1], "train", n=4096, seed=1).theta
+            metrics["nearest"] = {
+                "samples": quantiles(nearest_distances(theta[:256], training)),
+                "test_region": quantiles(nearest_distances(held_out, training)),
+            }
+        print(f"{name:14s} seed {seed} {result}", flush=True)
+        return result
+
+    for name in args.runs:
+        method, steps = name.split(":")
+        results = [run(name, method, int(steps), seed) for seed in range(args.seeds)]
+        metrics["samplers"].setdefault(method, {})[steps] = {key: [r[key] for r in results] for key in results[0]}
+        save(args.model.stem, metrics)
+    starts = process.simulate(textures(model.shape[-1], "train", n=args.images, seed=8).theta, 1.0, method="heun")
+    true = run("true start", "adams", 100, 0, starts)
+    metrics["true_start"] = {key: [value] for key, value in true.items()}
+    save(args.model.stem, metrics)
+    if args.write_card:
+        card = {**model.card, "metrics": metrics}
+        checkpoints.save(args.model, model._replace(card=card, calibration=calibration))
+
+
+def quantiles(x: torch.Tensor) -> list[float]:
+    """Minimum, quartiles and maximum."""
+    return [round(q, 4) for q in torch.quantile(x.float(), torch.tensor([0.0, 0.25, 0.5, 0.75, 1.0])).tolist()]
+
+
+def save(name: str, metrics: dict[str, Any]) -> None:
+    RESULTS.mkdir(exist_ok=True)
+    (RESULTS / f"models-{name}.json").write_text(json.dumps(metrics, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,472 @@
+"""The command line as a user meets it: each command, what it leaves on the disk, and what it says when it cannot."""
+
+import errno
+import io
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from typing import get_args, get_type_hints
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+import kodm_lite
+from kodm_lite import (
+    KuramotoProcess,
+    LocalCoupling,
+    angle_difference,
+    calibrate,
+    checkpoints,
+    cli,
+    recipes,
+    sample,
+    to_uint8,
+)
+from kodm_lite.checkpoints import Model
+from kodm_lite.networks import SIZES, PeriodicMLP, PeriodicUNet
+from kodm_lite.pictures import FILM_BYTES, grid, write_film
+from kodm_lite.training import TrainingOptions, read_log
+
+PROCESS = KuramotoProcess()
+QUICK = ["--steps", "3"]
+COMMANDS = {
+    "": cli.Program,
+    "train textures-32": recipes.TextureRecipe,
+    "train textures-32-local": recipes.TextureRecipe,
+    "train folder": recipes.FolderRecipe,
+    "sample": cli.Sample,
+    "info": cli.Info,
+}
+TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "patch": 1, "attention": ()}
+
+
+def unet(channels=1, classes=None):
+    """A network whose last layers, which start at zero, are random: its samples depend on everything."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        network = PeriodicUNet(channels, PROCESS, **TINY, classes=classes)
+        for weight in (network.last.weight, network.pooled[-1].weight):
+            torch.nn.init.normal_(weight, std=0.1)
+        return network
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """Files of tiny models: grey with classes, colours, plain oscillators."""
+    folder = tmp_path_factory.mktemp("models")
+    grey = unet(classes=2)
+    data = torch.zeros(4, 1, 8, 8)
+    calibration = calibrate(grey, PROCESS, data, points=3)
+    card = {"classes": ["brick", "grass"], "evil": "\x1b[31mred\u202e", "bad\x07key": 1}
+    checkpoints.save(folder / "grey.safetensors", Model(grey, PROCESS, (1, 8, 8), 0.9, calibration, card))
+    checkpoints.save(folder / "rgb.safetensors", Model(unet(3), PROCESS, (3, 8, 8), 0.9, None, {}))
+    mlp = PeriodicMLP(3, PROCESS, width=8, depth=1)
+    checkpoints.save(folder / "mlp.safetensors", Model(mlp, PROCESS, (3,), 0.9, None, {}))
+    return folder
+
+
+@pytest.fixture
+def grey(models):
+    return str(models / "grey.safetensors")
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Four images in each of two sub-folders."""
+    folder = tmp_path_factory.mktemp("photographs")
+    pixels = np.random.default_rng(0).integers(0, 256, (8, 12, 10, 3), dtype=np.uint8)
+    for k, image in enumerate(pixels):
+        path = folder / ("cats", "dogs")[k % 2] / f"{k}.png"
+        path.parent.mkdir(exist_ok=True)
+        Image.fromarray(image).save(path)
+    return folder
+
+
+@pytest.fixture
+def tiny_recipes(monkeypatch):
+    """Recipes with a network that trains in no time."""
+    monkeypatch.setitem(recipes.SIZES, "small", TINY)
+
+
+def train_folder(photographs, out, *options):
+    words = ["--size", "8", "--batch-size", "4", "--simulation-steps", "5", "--out", str(out)]
+    return cli.main(["train", "folder", str(photographs), *words, *options])
+
+
+def fails(capsys, words, *expected):
+    """The command says what is wrong in one line on stderr, prints nothing else, and leaves with status 1."""
+    assert cli.main([str(word) for word in words]) == 1
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("kodm-lite: ") and err.count("\n") == 1
+    for text in expected:
+        assert text in err, err
+
+
+def usage_error(capsys, words):
+    with pytest.raises(SystemExit) as left:
+        cli.main(words)
+    assert left.value.code == 2
+    return capsys.readouterr().err
+
+
+def phases(path):
+    with np.load(path, allow_pickle=False) as archive:
+        return archive["phases"]
+
+
+def apart(a, b):
+    """The largest angle between two arrays of phases."""
+    return float(angle_difference(torch.from_numpy(a), torch.from_numpy(b)).abs().max())
+
+
+def in_subprocess(*words, **options):
+    command = [sys.executable, "-m", "kodm_lite", *map(str, words)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+
+
+def helped(capsys, words):
+    """The help of a command, on one line and without frames."""
+    with pytest.raises(SystemExit) as left:
+        cli.main([*words, "--help"])
+    assert left.value.code == 0
+    return " ".join(re.sub("[│|]", " ", capsys.readouterr().out).split())
+
+
+@pytest.mark.parametrize("words, command", COMMANDS.items(), ids=str)
+def test_help_explains_every_option(capsys, words, command):
+    text = helped(capsys, words.split())
+    assert text.startswith(f"usage: {' '.join(['kodm-lite', *words.split()])} ")
+    options = [TrainingOptions] if words.startswith("train ") else []
+    for described in (command, *options):
+        documents = "".join(base.__doc__ for base in described.__mro__[:-1])
+        for name in described.__dataclass_fields__:
+            option = "--" + name.strip("_").replace("_", "-")
+            explanation = re.search(rf"^ +{name}: +(\S+ \S+)", documents, re.MULTILINE)
+            assert explanation and explanation[1] in text, name
+            assert option in text or name in ("model", "path", "recipe", "command", "training"), name
+
+
+def test_first_help_has_examples_that_are_understood(capsys):
+    examples = [line.split()[1:] for line in cli.DESCRIPTION.splitlines() if line.startswith("  kodm-lite ")]
+    assert len(examples) == 3
+    markers = (cli.tyro.conf.OmitArgPrefixes, cli.tyro.conf.OmitSubcommandPrefixes)
+    kinds = [type(cli.tyro.cli(cli.Program, args=words, config=markers).command) for words in examples]
+    assert kinds == [cli.Train, cli.Train, cli.Sample]
+
+
+def test_the_recipes():
+    one = cli.tyro.cli(cli.Program, args=["command:train", "command.recipe:textures-32"]).command.recipe
+    local = cli.tyro.cli(cli.Program, args=["command:train", "command.recipe:textures-32-local"]).command.recipe
+    assert one.coupling == kodm_lite.GlobalCoupling() and local.coupling == LocalCoupling(4, "reflect")
+    assert one.folder != local.folder
+    assert one.training == local.training == recipes.recommended_options()
+    assert set(get_args(get_type_hints(recipes.Recipe)["network"])) == set(SIZES)
+    data, validation = one.data()
+    assert data.theta.shape == (8192, 1, 32, 32) and validation.theta.shape == (512, 1, 32, 32)
+    assert not (validation.theta[:, None, :, :4, :4] == data.theta[None, :50, :, :4, :4]).flatten(2).all(2).any()
+
+
+def test_the_package_alone_loads_none_of_this():
+    names = ("tyro", "accelerate", "safetensors", "skimage")
+    code = f"import sys, kodm_lite; print([name for name in {names} if name in sys.modules])"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+
+
+def test_train_then_sample_as_the_training_says(capsys, photographs, tmp_path, monkeypatch, tiny_recipes):
+    monkeypatch.chdir(tmp_path)
+    out = tmp_path / "my run"
+    assert train_folder(photographs, out, "--classes", "--channels", "3", *QUICK) == 0
+    printed = capsys.readouterr().out
+    assert "images 3 x 8 x 8" in printed and str(out / "model.safetensors") in printed
+    model = checkpoints.load(out / "model.safetensors")
+    assert model.shape == (3, 8, 8) and model.scale == 0.9 and model.calibration is not None
+    assert model.card["classes"] == ["cats", "dogs"] and model.card["name"] == "my run"
+    assert model.card["seed"] == 0 and model.card["step"] == 3 and model.card["minutes"] > 0
+    assert {"data", "licence", "device", "cores", "versions", "validations", "options"} <= model.card.keys()
+    assert [line["step"] for line in read_log(out) if "validation" in line] == [3]
+
+    words = cli.shlex.split(printed.rsplit("Samples: kodm-lite ")[1])
+    assert words[:2] == ["sample", str(out)]
+    assert cli.main([*words, *QUICK, "--method", "ancestral", "--class", "dogs"]) == 0
+    with Image.open("samples.png") as picture:
+        assert picture.mode == "RGB" and picture.size == (4 * 9 - 1, 4 * 9 - 1)
+
+    assert train_folder(photographs, out, "--classes", "--channels", "3", *QUICK) == 0  # nothing left to do
+    again = checkpoints.load(out / "model.safetensors")
+    assert again.calibration == model.calibration and again.card["classes"] == ["cats", "dogs"]
+    assert all(map(torch.equal, model.network.state_dict().values(), again.network.state_dict().values()))
+
+
+def test_train_refuses_another_run_in_words_of_the_command(capsys, photographs, tmp_path, tiny_recipes):
+    assert train_folder(photographs, tmp_path, *QUICK) == 0
+    assert train_folder(photographs, tmp_path, *QUICK, "--seed", "1") == 1
+    assert "or --no-resume to start anew" in capsys.readouterr().err
+    assert train_folder(photographs, tmp_path, *QUICK, "--seed", "1", "--no-resume") == 0
+    assert checkpoints.load(tmp_path / "model.safetensors").card["seed"] == 1
+
+
+def test_one_photograph_is_enough(capsys, photographs, tmp_path, tiny_recipes):
+    one = tmp_path / "one"
+    one.mkdir()
+    (one / "a.png").write_bytes((photographs / "cats" / "0.png").read_bytes())
+    fails(capsys, ["train", "folder", one, "--size", "8", "--crops", "5"], "try --test-share 0")
+    assert train_folder(one, tmp_path / "run", *QUICK, "--crops", "5", "--test-share", "0", "--radius", "2") == 0
+    model = checkpoints.load(tmp_path / "run" / "model.safetensors")
+    assert model.card["images"] == 5 and model.process.coupling == LocalCoupling(2, "reflect")
+    assert not any("validation" in line for line in read_log(tmp_path / "run"))
+
+
+def test_ctrl_c_stops_and_the_same_command_goes_on(photographs, tmp_path):
+    """A real process with a real signal; the small network as it is."""
+    words = ["train", "folder", photographs, "--size", "8", "--batch-size", "2", "--simulation-steps", "4"]
+    words += [
+        "--decay",
+        "constant",
+        "--log-every",
+        "1",
+        "--validate-every",
+        "0",
+        "--classes",
+        "--out",
+        tmp_path / "run",
+    ]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kodm_lite", *map(str, words), "--steps", "100000"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    deadline = time.monotonic() + 60
+    while len(read_log(tmp_path / "run")) < 2 and time.monotonic() < deadline and process.poll() is None:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=60)
+    assert process.returncode == 130, err
+    assert "the same command goes on" in out and "Traceback" not in err
+    assert err.startswith("stopped after step ") and err.count("\n") == 1
+    model = checkpoints.load(tmp_path / "run" / "model.safetensors")
+    stopped = model.card["step"]
+    assert stopped >= 2 and model.card["classes"] == ["cats", "dogs"]
+    assert cli.main([*map(str, words), "--steps", str(stopped + 2)]) == 0
+    assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, stopped + 3))
+
+
+@pytest.mark.parametrize("n, columns, rows", [(1, 1, 1), (5, 3, 2), (16, 4, 4)])
+def test_a_grid_shows_the_samples_in_order(grey, tmp_path, n, columns, rows):
+    out = tmp_path / "grid.png"
+    assert cli.main(["sample", grey, "-n", str(n), *QUICK, "--out", str(out)]) == 0
+    model = checkpoints.load(grey)
+    theta = sample(model.network, PROCESS, (n, 1, 8, 8), steps=3, method="adams", seeds=range(n))
+    with Image.open(out) as picture:
+        assert picture.mode == "L" and picture.size == (columns * 9 - 1, rows * 9 - 1)
+        pixels = np.asarray(picture).astype(int)
+    k = n - 1
+    i, j = 9 * (k // columns), 9 * (k % columns)
+    assert np.abs(pixels[i : i + 8, j : j + 8] - to_uint8(theta[k, 0]).numpy()).max() <= 1
+    assert (pixels[:, 8::9] == 0).all() and (pixels[8::9] == 0).all()
+
+
+def test_an_archive_has_phases_seeds_and_header(grey, tmp_path):
+    out = tmp_path / "a.npz"
+    words = ["sample", grey, "-n", "5", "--seed", "7", *QUICK, "--out", str(out), "--class", "grass"]
+    assert cli.main([*words, "--method", "euler"]) == 0
+    with np.load(out, allow_pickle=False) as archive:
+        assert set(archive) == {"phases", "seeds", "header"}
+        theta, seeds, header = archive["phases"], archive["seeds"], json.loads(str(archive["header"]))
+    assert theta.dtype == np.float32 and theta.shape == (5, 1, 8, 8) and seeds.tolist() == [7, 8, 9, 10, 11]
+    assert header["method"] == "euler" and header["steps"] == 3 and header["class"] == "grass"
+    assert header["weights_sha256"] == checkpoints.read_header(grey)["weights_sha256"]
+    assert KuramotoProcess.from_dict(header["process"]) == PROCESS and header["scale"] == 0.9
+    model = checkpoints.load(grey)
+
+    def score(x, t):
+        return model.network(x, t, torch.ones(len(x), dtype=torch.long))
+
+    expected = sample(score, PROCESS, (5, 1, 8, 8), steps=3, method="euler", seeds=range(7, 12))
+    assert apart(theta, expected.numpy()) < 1e-4
+
+
+def test_images_depend_on_their_seed_and_not_on_number_or_chunk(grey, tmp_path):
+    words = ["sample", grey, *QUICK, "--out"]
+    for name, options in {"a": "-n 7", "b": "-n 7 --chunk 3", "c": "-n 3 --seed 4", "d": "-n 7 --class brick"}.items():
+        assert cli.main([*words, str(tmp_path / f"{name}.npz"), *options.split()]) == 0
+    a, b, c, d = (phases(tmp_path / f"{name}.npz") for name in "abcd")
+    assert apart(a, b) < 1e-4 and apart(a[4:], c) < 1e-4
+    assert all(apart(a[i], a[j]) > 1 for i in range(7) for j in range(i))
+    assert apart(a, d) > 1e-3
+
+
+def test_a_folder_gets_one_file_for_each_image(models, tmp_path):
+    out = tmp_path / "new" / "images"
+    words = ["sample", str(models / "rgb.safetensors"), *QUICK]
+    assert cli.main([*words, "-n", "3", "--chunk", "2", "--out", f"{out}/"]) == 0
+    assert sorted(file.name for file in out.iterdir()) == ["00000.png", "00001.png", "00002.png"]
+    assert cli.main([*words, "-n", "3", "--out", str(tmp_path / "a.npz")]) == 0
+    for k, theta in enumerate(phases(tmp_path / "a.npz")):
+        with Image.open(out / f"0000{k}.png") as picture:
+            pixels = np.asarray(picture).astype(int)
+        assert np.abs(pixels - to_uint8(torch.from_numpy(theta)).movedim(0, -1).numpy()).max() <= 1
+
+
+@pytest.mark.parametrize("name, steps, frames", [("grey", 3, 4), ("rgb", 101, 52)])
+def test_a_film_ends_with_the_samples(models, tmp_path, name, steps, frames):
+    words = ["sample", str(models / f"{name}.safetensors"), "-n", "5", "--chunk", "4", "--steps", str(steps)]
+    assert cli.main([*words, "--out", str(tmp_path / "a.npz"), "--trajectory", str(tmp_path / "film.gif")]) == 0
+    with Image.open(tmp_path / "film.gif") as film:
+        assert film.n_frames == frames and film.info["loop"] == 0
+        larger = film.width // 35
+        assert film.size == (35 * larger, 8 * larger) and larger == 14
+        film.seek(frames - 1)
+        last = np.asarray(film.convert("RGB")).astype(int)[::larger, ::larger]
+    expected = np.asarray(grid(torch.from_numpy(phases(tmp_path / "a.npz")[:4]), 0.9, columns=4).convert("RGB"))
+    assert np.abs(last - expected).mean() < (1 if name == "grey" else 20)  # a GIF has 256 colours
+
+
+def test_a_long_film_is_thinned_out_but_keeps_its_end(tmp_path):
+    generator = torch.Generator().manual_seed(0)
+    frames = [torch.rand(1, 1, 256, 256, generator=generator) * 2 - 1 for _ in range(31)]
+    write_film(tmp_path / "film.gif", frames, 0.9)
+    assert (tmp_path / "film.gif").stat().st_size <= FILM_BYTES
+    with Image.open(tmp_path / "film.gif") as film:
+        assert 1 < film.n_frames < 31
+        film.seek(film.n_frames - 1)
+        last = np.asarray(film.convert("L"))[::2, ::2]
+    assert np.abs(last.astype(int) - to_uint8(frames[-1][0, 0]).numpy()).max() <= 1
+
+
+def test_nothing_is_overwritten_unasked(capsys, grey, tmp_path):
+    for name in ("a.png", "a.npz", "a.gif"):
+        (tmp_path / name).write_text("mine")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "mine").write_text("mine")
+    words = ["sample", grey, "-n", "2", *QUICK, "--out"]
+    for name in ("a.png", "a.npz", "full"):
+        fails(capsys, [*words, tmp_path / name], "exists", "try --overwrite")
+    fails(capsys, [*words, tmp_path / "b.png", "--trajectory", tmp_path / "a.gif"], "exists")
+    assert all((tmp_path / name).read_text() == "mine" for name in ("a.png", "a.npz", "a.gif"))
+    assert not (tmp_path / "b.png").exists()
+    for name in ("a.png", "full"):
+        assert cli.main([*words, str(tmp_path / name), "--overwrite"]) == 0
+    assert {file.name for file in (tmp_path / "full").iterdir()} == {"mine", "00000.png", "00001.png"}
+    Image.open(tmp_path / "a.png").verify()
+
+
+def test_info(capsys, models, grey):
+    assert cli.main(["info", grey]) == 0
+    text = capsys.readouterr().out
+    header = checkpoints.read_header(grey)
+    for expected in (grey, str(header["parameters"]), "'PeriodicUNet'", "[1, 8, 8]", "['brick', 'grass']", "'global'"):
+        assert expected in text
+    assert "\x1b" not in text and "\x07" not in text and "\u202e" not in text and r"\x1b[31mred" in text
+    assert cli.main(["info"]) == 0
+    assert "shipped models:" in capsys.readouterr().out
+
+
+def test_shipped_models_go_by_name(capsys, models, tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoints, "_PRETRAINED", models)
+    assert cli.main(["info"]) == 0
+    assert "grey, mlp, rgb" in capsys.readouterr().out
+    assert cli.main(["sample", "grey", "-n", "1", *QUICK, "--out", str(tmp_path / "a.png")]) == 0
+    capsys.readouterr()
+    fails(capsys, ["sample", "gray"], "'gray'", "['grey', 'mlp', 'rgb']")
+
+
+def test_oscillators_are_no_pictures(capsys, models, tmp_path):
+    words = ["sample", models / "mlp.safetensors", "-n", "2", *QUICK, "--out"]
+    fails(capsys, [*words, tmp_path / "a.png"], "(3,)", "ends in .npz")
+    fails(capsys, [*words, tmp_path / "a.npz", "--trajectory", tmp_path / "a.gif"], "(3,)")
+    assert cli.main([str(word) for word in [*words, tmp_path / "a.npz"]]) == 0
+    assert phases(tmp_path / "a.npz").shape == (2, 3)
+
+
+def test_errors_of_sampling(capsys, models, grey, tmp_path):
+    out = ["--out", tmp_path / "x.png"]
+    fails(capsys, ["sample", "nothing-here", *out], "'nothing-here'", "expected")
+    fails(capsys, ["info", tmp_path], "model.safetensors: got no such file")
+    (tmp_path / "damaged.safetensors").write_bytes((models / "rgb.safetensors").read_bytes()[:-1])
+    for command in ("sample", "info"):
+        fails(capsys, [command, tmp_path / "damaged.safetensors"], "bytes, expected")
+    torch.save({}, tmp_path / "pickle.pt")
+    fails(capsys, ["sample", tmp_path / "pickle.pt", *out], "never loads pickles")
+    for option in ("-n", "--steps", "--chunk"):
+        fails(capsys, ["sample", grey, option, "0", *out], "got 0, expected at least 1")
+    fails(capsys, ["sample", grey, "--seed", "-1", *out], "seed: got -1")
+    fails(capsys, ["sample", grey, "--class", "wool", *out], "'wool'", "['brick', 'grass']")
+    fails(capsys, ["sample", models / "rgb.safetensors", "--class", "1", *out], "no classes")
+    fails(capsys, ["sample", models / "rgb.safetensors", "--method", "ancestral", *out], "calibration", "adams")
+    fails(capsys, ["sample", grey, "--device", "nonsense", *out], "device: got 'nonsense'")
+    fails(capsys, ["sample", grey, "--out", "a.jpg"], "a.jpg", "try a.png")
+    fails(capsys, ["sample", grey, "--trajectory", "a.mp4", *out], "try a.gif")
+    assert not (tmp_path / "x.png").exists()
+    for words in (["sample", grey, "--method", "magic"], ["sample", grey, "-n", "many"], ["sample"], ["dream"], []):
+        assert "For full helptext" in usage_error(capsys, words)
+
+
+def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
+    (tmp_path / "empty").mkdir()
+    fails(capsys, ["train", "folder", tmp_path / "missing"], "does not exist")
+    fails(capsys, ["train", "folder", tmp_path / "empty"], "no files")
+    fails(capsys, ["train", "folder", photographs, "--size", "7"], "multiple of 2", "try --size 8")
+    fails(capsys, ["train", "folder", photographs / "cats", "--size", "8", "--classes"], "images without classes")
+    assert "steps: got 0" in usage_error(capsys, ["train", "folder", str(photographs), "--steps", "0"])
+    assert "--steps" in usage_error(capsys, ["train", "folder", str(photographs), "--stpes", "3"])
+    (tmp_path / "file").touch()
+    assert train_folder(photographs, tmp_path / "file" / "run") == 1
+    assert str(tmp_path / "file" / "run") in capsys.readouterr().err
+
+
+def test_what_cannot_be_written_fails_before_sampling(capsys, grey, tmp_path, monkeypatch):
+    monkeypatch.setattr(cli, "sample", lambda *args, **options: pytest.fail("sampled"))
+    (tmp_path / "file").touch()
+    fails(capsys, ["sample", grey, "--out", tmp_path / "file" / "a.png"], f"{tmp_path / 'file'} cannot be written")
+    fails(capsys, ["sample", grey, "--out", tmp_path / "file"], "got the file")
+    (tmp_path / "folder.png").mkdir()
+    fails(capsys, ["sample", grey, "--out", tmp_path / "folder.png"], "got the folder")
+
+    def refused(dir):  # as a read-only folder does, which root does not notice
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr(cli.tempfile, "TemporaryFile", refused)
+    for name in ("a.png", "a.npz", "folder"):
+        fails(capsys, ["sample", grey, "--out", tmp_path / name], "cannot be written", "Permission denied")
+
+
+def test_a_full_disk_leaves_no_half_file(capsys, grey, tmp_path, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    for name in ("a.png", "a.npz"):
+        fails(capsys, ["sample", grey, "-n", "1", *QUICK, "--out", tmp_path / name], name, "No space left")
+    assert not list(tmp_path.iterdir())
+
+
+def test_ctrl_c_and_lack_of_memory_while_sampling(capsys, grey, tmp_path, monkeypatch):
+    words = ["sample", grey, "--out", str(tmp_path / "a.png")]
+    for error, status in ((KeyboardInterrupt(), 130), (MemoryError(), 1), (torch.cuda.OutOfMemoryError("full"), 1)):
+
+        def stop(*args, error=error, **options):
+            raise error
+
+        monkeypatch.setattr(cli, "sample", stop)
+        assert cli.main(words) == status
+        err = capsys.readouterr().err
+        assert (err == "") == (status == 130)
+    assert "--chunk" in err and not list(tmp_path.iterdir())
+
+
+def test_as_a_module_and_into_a_closed_pipe(grey):
+    done = in_subprocess("info", grey)
+    assert done.returncode == 0 and done.stderr == "" and "'PeriodicUNet'" in done.stdout
+    read, write = os.pipe()
+    os.close(read)
+    with io.FileIO(write, "w") as closed:
+        words = [sys.executable, "-m", "kodm_lite", "--help"]
+        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60)
+    assert done.returncode == 141 and done.stderr == ""
