@@ -6,6 +6,7 @@ A recipe is a dataclass, and each of its fields an option of ``kodm-lite train``
 from __future__ import annotations
 
 import os
+from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -35,7 +36,7 @@ def recommended_options() -> TrainingOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(ABC):
     """What all trainings have in common.
 
     Args:
@@ -58,18 +59,18 @@ class Recipe:
         return GlobalCoupling() if self.radius is None else LocalCoupling(self.radius, "reflect")
 
     @property
+    @abstractmethod
     def folder(self) -> Path:
         """Where the model, the state, the log and the pictures of the training lie."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def licence(self) -> str:
         """Under which terms the data are."""
-        raise NotImplementedError
 
+    @abstractmethod
     def data(self) -> tuple[PhaseData, PhaseData | None]:
         """Images to learn from, and images to measure on."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -30,7 +30,6 @@ from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import sample
 from kodm_lite.training_state import (
     Log,
-    State,
     Statistics,
     fingerprint,
     plain,
@@ -40,7 +39,6 @@ from kodm_lite.training_state import (
     storing,
     summary_writer,
     table,
-    write_picture,
     write_state,
 )
 from kodm_lite.training_step import Batches, Examples, Learner, TrainingOptions, check_examples
@@ -103,8 +101,8 @@ def fit(
     options, folder = options or TrainingOptions(), None if out is None else Path(out)
     train = check_examples("data", data, network, process)
     held_out = None if validation is None else check_examples("validation", validation, network, process)
-    if options.sample_every and (folder is None or train.theta.ndim != 4):
-        raise ValueError("sample_every: got pictures to draw, expected images and a folder; try sample_every=0")
+    if options.sample_every and (folder is None or train.theta.ndim != 4 or train.theta.shape[1] not in (1, 3)):
+        raise ValueError("sample_every: got pictures to draw, expected a folder and images, grey or in colours; try 0")
     if options.tensorboard:
         summary_writer()  # is there one?
     run = _Run(network, process, train, held_out, options, folder, callback)
@@ -193,11 +191,9 @@ class _Run:
             return
         path = self.folder / "state.safetensors"
         if found := resume and path.exists():
-            state = read_state(path, self.identity)
-            for name, tensor in self._tensors().items():
-                tensor.copy_(state.tensors[name])  # in place: another layout in memory would round otherwise
-            self.step, self.validations = state.header["step"], state.header["validations"]
-            self.minutes_before, self.last_line = state.header["minutes"], (self.step, self.started)
+            header = read_state(path, self._tensors(), self.identity)
+            self.step, self.validations, self.minutes_before = (header[k] for k in ("step", "validations", "minutes"))
+            self.last_line = self.step, self.started
         self.accelerator.wait_for_everyone()  # until all have read
         if not found:
             self.save()
@@ -229,7 +225,7 @@ class _Run:
         """Whether to stop here, as all processes do if one of them was asked to."""
         if self.accelerator.num_processes == 1:
             return asked
-        if not (self.looks_every_step or self.due(self.options.log_every)):
+        if not (self.looks_every_step or self.due(self.options.log_every) or self.due(self.options.save_every)):
             return False  # to agree is to wait
         return bool(self.accelerator.reduce(torch.tensor(float(asked), device=self.device)) > 0)
 
@@ -262,10 +258,12 @@ class _Run:
         """Write a picture of samples of the average network, from the same seeds every time."""
         if self.folder is None or not self.is_main:
             return
+        from kodm_lite.pictures import write_grid  # here, because it takes a second
+
         shape, seeds = (PICTURES, *self.data.theta.shape[1:]), range(PICTURES)
         network = self.learner.average
         theta = sample(network, self.process, shape, steps=PICTURE_STEPS, seeds=seeds, device=self.device)
-        write_picture(self.folder / "samples" / f"step_{self.step:06d}.png", theta, self.data.scale)
+        write_grid(self.folder / "samples" / f"step_{self.step:06d}.png", theta, self.data.scale)
 
     def save(self) -> None:
         """Write model and state.
@@ -290,7 +288,7 @@ class _Run:
             path.parent.mkdir(parents=True, exist_ok=True)
             checkpoints.save(path, checkpoints.Model(average, self.process, shape, self.data.scale, None, card))
         header = {"run": self.identity, **{key: card[key] for key in ("step", "minutes", "validations")}}
-        write_state(self.folder / "state.safetensors", State(tensors, header))
+        write_state(self.folder / "state.safetensors", tensors, header)
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**self.learner.tensors(), "statistics": torch.from_numpy(self.statistics.sums)}

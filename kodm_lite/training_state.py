@@ -12,13 +12,12 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import io
 import json
 import math
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import safetensors.torch
@@ -26,10 +25,9 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kodm_lite.circular import to_uint8
 from kodm_lite.objectives import Loss
 
-__all__ = ["Log", "State", "Statistics", "read_log", "read_state", "write_state"]
+__all__ = ["Log", "Statistics", "read_log", "read_state", "write_atomically", "write_state"]
 
 FORMAT = 1
 BINS = 10  # of time, in the log
@@ -41,35 +39,33 @@ FREE_OPTIONS = frozenset(
 )
 
 
-class State(NamedTuple):
-    """A training run between two steps.
-
-    Attributes:
-        tensors: by name, "weights.NAME", "ema.NAME", "exp_avg.NAME", "exp_avg_sq.NAME" and "statistics".
-        header: JSON: "step", "minutes", "validation", and under "run" what must stay the same to go on.
-    """
-
-    tensors: dict[str, Tensor]
-    header: dict[str, Any]
-
-
-def write_state(path: Path, state: State) -> None:
+def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
     """Replace the state on disk.
+
+    Args:
+        path: of the file.
+        tensors: by name; on any device, in any layout.
+        header: JSON: "step", "minutes", "validations", and under "run" what must stay the same to go on.
 
     Raises:
         OSError: the file cannot be written; the one before is still there.
     """
-    tensors = {name: x.detach().cpu().contiguous() for name, x in state.tensors.items()}
-    header = json.dumps({"format": FORMAT, **state.header}, allow_nan=False)
-    write_atomically(path, safetensors.torch.save(tensors, {"training": header}))
+    plain_tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
+    text = json.dumps({"format": FORMAT, **header}, allow_nan=False)
+    write_atomically(path, safetensors.torch.save(plain_tensors, {"training": text}))
 
 
-def read_state(path: Path, run: dict[str, Any]) -> State:
+def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> dict[str, Any]:
     """Read the state of a run, if it is this run.
 
     Args:
         path: a file of :func:`write_state`.
+        tensors: by name; get the numbers of the file, and keep their device and their layout in memory, with which
+            rounding changes.
         run: "network", "process", "data" and "options" of the run that wants to go on.
+
+    Returns:
+        The header.
 
     Raises:
         ValueError: the file is damaged, of another format, or of another run; says what differs.
@@ -77,7 +73,7 @@ def read_state(path: Path, run: dict[str, Any]) -> State:
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["training"])
-            tensors = {name: file.get_tensor(name) for name in file.keys()}
+            stored = {name: file.get_tensor(name) for name in file.keys()}
     except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"resume: got {path}, which cannot be read ({error}), expected a state of kodm_lite.training; "
@@ -85,7 +81,11 @@ def read_state(path: Path, run: dict[str, Any]) -> State:
         ) from error
     if header["format"] != FORMAT:
         raise ValueError(f"resume: got format {header['format']} in {path}, expected {FORMAT}; try resume=False")
-    if different := differences(header["run"], run):
+    different = differences(header["run"], run)
+    shapes, expected = ({name: x.shape for name, x in group.items()} for group in (stored, tensors))
+    if not different and shapes != expected:
+        different.append("weights of another version of kodm_lite")
+    if different:
         raise ValueError(
             f"resume: got the state of another run in {path}, with {'; '.join(different)}; expected no difference; "
             "try another folder, or resume=False to start anew"
@@ -95,7 +95,9 @@ def read_state(path: Path, run: dict[str, Any]) -> State:
             f"steps: got {run['options']['steps']}, expected at least the {header['step']} of {path}; "
             "try more steps, or resume=False to start anew"
         )
-    return State(tensors, header)
+    for name, tensor in tensors.items():
+        tensor.copy_(stored[name])
+    return header
 
 
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
@@ -254,19 +256,6 @@ def summary_writer() -> Any:
             "tensorboard: got True without the package tensorboard, expected it installed; try pip install tensorboard"
         ) from error
     return SummaryWriter
-
-
-def write_picture(path: Path, theta: Tensor, scale: float) -> None:
-    """Images (B, C, H, W), radians, as one PNG: in colours if C is 3, else the first channel in grey."""
-    from PIL import Image
-
-    from kodm_lite.plotting import image_grid
-
-    channels = (theta if theta.shape[1] == 3 else theta[:, :1]).cpu().split(1, dim=1)
-    pixels = to_uint8(torch.stack([image_grid(channel, columns=4) for channel in channels], -1), scale)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels.squeeze(-1).numpy()).save(buffer, "PNG")
-    write_atomically(path, buffer.getvalue())
 
 
 def write_atomically(path: Path, content: bytes) -> None:

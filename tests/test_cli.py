@@ -127,7 +127,7 @@ def apart(a, b):
 
 def in_subprocess(*words, **options):
     command = [sys.executable, "-m", "kodm_lite", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=60, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=180, **options)
 
 
 def helped(capsys, words):
@@ -242,11 +242,11 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(photographs, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 180
     while len(read_log(tmp_path / "run")) < 2 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=60)
+    out, err = process.communicate(timeout=180)
     assert process.returncode == 130, err
     assert "the same command goes on" in out and "Traceback" not in err
     assert err.startswith("stopped after step ") and err.count("\n") == 1
@@ -468,5 +468,5 @@ def test_as_a_module_and_into_a_closed_pipe(grey):
     os.close(read)
     with io.FileIO(write, "w") as closed:
         words = [sys.executable, "-m", "kodm_lite", "--help"]
-        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=60)
+        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=180)
     assert done.returncode == 141 and done.stderr == ""

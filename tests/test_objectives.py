@@ -20,6 +20,7 @@ from kodm_lite import (
 from kodm_lite.objectives import (
     Loss,
     collective_error,
+    early_times,
     mean_field_score_matching,
     random_times,
     transition_score_matching,
@@ -297,6 +298,14 @@ def test_random_times_are_one_in_each_interval_and_reproducible():
     u = torch.cat([torch.arange(1, 101) - 100 * random_times(100, seeded(k)) for k in range(50)])
     assert float(u.mean()) == pytest.approx(0.5, abs=4 / math.sqrt(12 * 5000))
     assert float(u.var()) == pytest.approx(1 / 12, rel=0.05)
+
+
+def test_early_times_are_squares_that_do_not_vanish():
+    assert early_times(torch.tensor([1e-6, 0.02, 0.1, 0.5, 1.0])).tolist() == pytest.approx(
+        [1e-3, 1e-3, 0.01, 0.25, 1.0]
+    )
+    loss = mean_field_score_matching(lambda x, t: x.sin(), STRONG, random_phases(40, 4), generator=seeded(1))
+    assert torch.equal(loss.t, random_times(40, seeded(1)).square().clamp(min=1e-3))
 
 
 def test_random_times_depend_on_the_generator_of_the_image():

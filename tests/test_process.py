@@ -560,3 +560,109 @@ def test_other_times_do_not_compile_again():
     for k in range(12):
         advance(theta, theta, torch.tensor(k / 12), torch.tensor((k + 1) / 12))
     assert counter.frame_count == 1
+
+
+def order_parameters(process, theta0, steps, method, monkeypatch, finest=200):
+    """Mean of cos theta over images and phases at t = 1; every number of steps sums up the same path of noise, so that
+    differences hold hardly any Monte Carlo error."""
+    length, used = finest // steps, []
+    stds = [math.sqrt(process.coefficients(k / finest, (k + 1) / finest).variance) for k in range(finest)]
+
+    def path(like, generator):
+        first = len(used) * length
+        used.append(first)
+        pieces = [stds[k] * torch.randn(like.shape, generator=seeded(k)) for k in range(first, first + length)]
+        return sum(pieces) / math.sqrt(sum(std**2 for std in stds[first : first + length]))
+
+    monkeypatch.setattr("kodm_lite.process.normal", path)
+    theta = process.simulate(theta0, 1.0, steps, method=method)
+    assert len(used) == steps
+    return float(theta.cos().mean())
+
+
+def test_heun_is_of_second_order_in_law_and_euler_misses_the_order_parameter(monkeypatch):
+    process, theta0 = KuramotoProcess(), random_phases(600, 1, 8, 8, dtype=torch.float32)
+    exact = order_parameters(process, theta0, 200, "heun", monkeypatch)
+    heun = [abs(order_parameters(process, theta0, steps, "heun", monkeypatch) - exact) for steps in (25, 50)]
+    euler = [exact - order_parameters(process, theta0, steps, "euler", monkeypatch) for steps in (25, 50, 100)]
+    assert heun[0] < 0.004 and heun[1] < 0.0015
+    assert all(1.6 < a / b < 2.4 for a, b in pairwise(euler)) and 0.005 < euler[2] < 0.02
+    assert heun[0] < 0.1 * euler[0] and heun[1] < 0.1 * euler[1]
+
+
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
+def test_without_noise_heun_is_the_textbook_step(coupling):
+    constant = KuramotoProcess(coupling, LinearSchedule(2, 2), LinearSchedule(1, 1), reference_phase=0.3)
+    theta, h = random_phases(2, 1, 4, 4), 0.2
+
+    def velocity(x):
+        return kuramoto_drift(x, coupling.mean_field(x), 2.0, 1.0, 0.3)
+
+    first = velocity(theta)
+    expected = theta + h / 2 * (first + velocity(theta + h * first))
+    torch.testing.assert_close(constant.advance_heun(theta, torch.zeros_like(theta), 0.4, 0.6), expected)
+
+
+def test_heun_kicks_once_and_looks_at_the_drift_where_it_arrives():
+    process, theta, noise = KuramotoProcess(), random_phases(2, 5), random_phases(2, 5, seed=1)
+    step = process.coefficients(0.3, 0.5)
+
+    def pull(x):
+        return kuramoto_drift(x, GlobalCoupling().mean_field(x), step.coupling, step.reference)
+
+    kick = math.sqrt(step.variance) * noise
+    expected = theta + 0.5 * pull(theta) + 0.5 * pull(theta + pull(theta) + kick) + kick
+    torch.testing.assert_close(process.advance_heun(theta, noise, 0.3, 0.5), expected)
+
+
+def test_heun_without_noise_converges_with_order_two_at_rates_that_change(monkeypatch):
+    monkeypatch.setattr("kodm_lite.process.normal", lambda like, generator: torch.zeros_like(like))
+    theta0 = random_phases(3, 6)
+    runs = [KuramotoProcess().simulate(theta0, 1.0, steps, method="heun") for steps in (20, 40, 2000)]
+    gaps = [largest_turn(run, runs[2]) for run in runs[:2]]
+    assert 3.3 < gaps[0] / gaps[1] < 4.8 and gaps[1] < 3e-3
+
+
+MIXED_TIMES = torch.tensor([0.3, 1.0, 0.0, 0.505, 0.3, 0.0, 1.0, 0.07], dtype=torch.float64)
+
+
+@pytest.mark.parametrize("method", ["euler", "heun"])
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
+def test_images_that_have_arrived_leave_the_batch_and_nothing_else_changes(coupling, method):
+    """Unsorted times with repeats and zeros: every image is the one simulated alone, in its place."""
+    process, theta0 = KuramotoProcess(coupling), random_phases(8, 2, 4, 4)
+    kept, times = theta0.clone(), MIXED_TIMES.clone()
+    together = process.simulate(theta0, times, 20, [seeded(b) for b in range(8)], method=method)
+    assert torch.equal(theta0, kept) and torch.equal(times, MIXED_TIMES)
+    for b, t in enumerate(MIXED_TIMES.tolist()):
+        alone = process.simulate(theta0[b : b + 1], t, 20, seeded(b), method=method)
+        assert largest_turn(together[b], alone[0]) < 1e-11
+        if t == 0:
+            assert torch.equal(together[b], theta0[b])
+
+
+@pytest.mark.parametrize(("method", "per_step"), [("euler", 1), ("heun", 2)])
+@pytest.mark.parametrize("each", [False, True])
+def test_the_batch_really_shrinks(method, per_step, each, monkeypatch):
+    sizes, plain = [], KuramotoProcess.step_drift
+
+    def counted(self, theta, t0, t1):
+        sizes.append(len(theta))
+        return plain(self, theta, t0, t1)
+
+    monkeypatch.setattr(KuramotoProcess, "step_drift", counted)
+    times = torch.tensor([0.25, 1.0, 0.0, 0.5, 0.6])  # with 4 steps: 1, 4, 0, 2 and 3 of them
+    generator = [seeded(b) for b in range(5)] if each else seeded(0)
+    KuramotoProcess().simulate(random_phases(5, 3), times, 4, generator, method=method)
+    assert sizes == [size for size in (4, 3, 2, 1) for _ in range(per_step)]
+
+
+def test_nothing_is_simulated_if_all_times_are_zero():
+    theta0 = random_phases(3, 4)
+    result = KuramotoProcess().simulate(theta0, torch.zeros(3), generator=seeded(0), method="heun")
+    assert torch.equal(result, theta0) and result.data_ptr() != theta0.data_ptr()
+
+
+def test_an_unknown_method_of_simulation_is_refused():
+    with pytest.raises(ValueError, match="method: got 'milstein', expected 'euler' or 'heun'"):
+        KuramotoProcess().simulate(random_phases(2, 4), 1.0, method="milstein")

@@ -62,11 +62,13 @@ def oscillators(n=20, seed=1):
     return (torch.rand(n, 2, generator=seeded(seed)) * 2 - 1) * 3
 
 
-def unet(**options):
+def unet(channels=1, **options):
     """Its weights are in the channels_last layout."""
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return PeriodicUNet(1, PROCESS, **{"width": 8, "multipliers": (1,), "attention": (), "patch": 1, **options})
+        return PeriodicUNet(
+            channels, PROCESS, **{"width": 8, "multipliers": (1,), "attention": (), "patch": 1, **options}
+        )
 
 
 def images(n=12):
@@ -354,10 +356,10 @@ import os, signal
 from pathlib import Path
 step, real_write, real_replace = 0, tests.training.write_state, os.replace
 
-def write(path, state):
+def write(path, tensors, header):
     global step
-    step = state.header["step"]
-    real_write(path, state)
+    step = header["step"]
+    real_write(path, tensors, header)
     if "after" in sys.argv[2] and step == 10:
         os.kill(os.getpid(), signal.SIGKILL)
 
@@ -503,6 +505,14 @@ def test_another_network_process_or_data_set_is_refused(finished):
     other = KuramotoProcess(reference_strength=LinearSchedule(0.1, 1.0))
     with pytest.raises(ValueError, match=r"process reference_strength \[0.0045, 4.5\], not \[0.1, 1.0\]"):
         fit(PeriodicMLP(2, other, width=8, depth=1), other, oscillators(), OPTIONS, out=finished, progress=False)
+
+
+def test_a_state_with_other_weights_is_refused(tmp_path):
+    quiet(mlp(), oscillators(), out=tmp_path)
+    path, content = tmp_path / "state.safetensors", state(tmp_path)
+    save_file({f"{name}.old": x for name, x in content.items()}, path, {"training": json.dumps(header(tmp_path))})
+    with pytest.raises(ValueError, match=r"with weights of another version of kodm_lite; expected .*try"):
+        quiet(mlp(), oscillators(), out=tmp_path)
 
 
 def test_without_resume_it_starts_anew_and_replaces_everything(tmp_path):
