@@ -411,7 +411,7 @@ def test_the_network_sees_phases_and_their_times(objective, shape, dtype):
 @pytest.mark.parametrize("objective", OBJECTIVES)
 @pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
 def test_mixed_precision_reaches_the_network_alone(objective, coupling):
-    """Local averages are products of matrices, which autocast would round to 8 bits."""
+    """Projections on modes are products of matrices, which autocast would round to 8 bits."""
     process, theta0, t = KuramotoProcess(coupling), random_phases(5, 1, 8, 8).float(), torch.linspace(0.05, 1.0, 5)
     active = []
 

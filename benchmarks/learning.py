@@ -1,0 +1,140 @@
+"""What learning and sampling cost: images per second, the share of time outside the network, start-up.
+
+    python benchmarks/learning.py
+
+prints a table and writes benchmarks/results/learning.json.  On a GPU it measures in bf16, compiled, and adds the share
+of the card's peak that the network's arithmetic reaches (give the peak with --peak, in TFLOP/s).
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import platform
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from kodm_lite import GlobalCoupling, KuramotoProcess, LocalCoupling, PeriodicUNet
+from kodm_lite.data import textures
+from kodm_lite.networks import SIZES
+from kodm_lite.objectives import mean_field_score_matching, random_times, transition_score_matching
+
+RESULTS = Path(__file__).parent / "results" / "learning.json"
+
+
+def fastest(call: Callable[[], Any], device: torch.device, rounds: int) -> float:
+    """Seconds of the fastest of some calls: what it takes when nothing else disturbs it."""
+    times = []
+    for _ in range(rounds + 2):  # two to warm up
+        start = time.perf_counter()
+        call()
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        times.append(time.perf_counter() - start)
+    return min(times[2:])
+
+
+def training(size: str, batch: int, device: torch.device, rounds: int, coupling: Any) -> dict[str, Any]:
+    """Seconds of a training step, of the network's part of it, and of the two objectives."""
+    process = KuramotoProcess.for_shape((1, 32, 32), coupling=coupling)
+    network: Any = PeriodicUNet(1, process, **SIZES[size]).to(device)
+    call = torch.compile(network) if device.type == "cuda" else network
+    theta0 = textures(32, n=batch).theta.to(device)
+    t = random_times(batch).to(device)
+
+    def autocast() -> torch.autocast:
+        return torch.autocast(device.type, torch.bfloat16)
+
+    def bare() -> None:
+        with autocast():
+            score = call(theta0, t)
+        score.square().mean().backward()
+        network.zero_grad()
+
+    def step(objective: Callable[..., Any], **options: Any) -> Callable[[], None]:
+        def run() -> None:
+            with autocast():
+                loss = objective(call, process, theta0, **options)
+            loss.loss.backward()
+            network.zero_grad()
+
+        return run
+
+    with FlopCounterMode(display=False) as counter:
+        network(theta0[:1], t[:1]).sum().backward()
+    seconds = {
+        "network": fastest(bare, device, rounds),
+        "mean_field": fastest(step(mean_field_score_matching), device, rounds),
+        "transition": fastest(step(transition_score_matching, steps=100), device, rounds),
+    }
+    row: dict[str, Any] = {
+        "size": size,
+        "coupling": type(coupling).__name__,
+        "batch": batch,
+        "parameters": sum(p.numel() for p in network.parameters()),
+        "gflop_per_image": round(counter.get_total_flops() / 1e9, 3),
+        "seconds": {key: round(value, 4) for key, value in seconds.items()},
+        "images_per_second": round(batch / seconds["mean_field"], 1),
+        "outside_the_network": {
+            key: round(1 - seconds["network"] / seconds[key], 3) for key in ("mean_field", "transition")
+        },
+        "network_tflops": round(counter.get_total_flops() * batch / seconds["network"] / 1e12, 3),
+    }
+    if device.type == "cuda":
+        row["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)
+    return row
+
+
+def command(*arguments: str) -> float:
+    """Seconds of a cold Python process, the fastest of three."""
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        subprocess.run([sys.executable, *arguments], check=True, capture_output=True)
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=8)
+    parser.add_argument("--sizes", nargs="+", default=["small"])
+    parser.add_argument("--batch", type=int, default=64)
+    parser.add_argument("--peak", type=float, help="TFLOP/s of the GPU in bf16")
+    args = parser.parse_args()
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    rows = []
+    for size in args.sizes:
+        for coupling in (GlobalCoupling(), LocalCoupling(4, "reflect")):
+            rows.append(training(size, args.batch, device, args.rounds, coupling))
+            if args.peak:
+                rows[-1]["share_of_peak"] = round(rows[-1]["network_tflops"] / args.peak, 3)
+            print(json.dumps(rows[-1]), flush=True)
+    with tempfile.TemporaryDirectory() as folder:
+        target = str(Path(folder) / "grid.png")
+        sampling = command("-m", "kodm_lite", "sample", "textures-32", "-n", "16", "--steps", "25", "--out", target,
+                           "--overwrite")  # fmt: skip
+    imports = {name: command("-c", f"import {name}") for name in ("torch", "kodm_lite")}
+    result = {
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else platform.processor() or platform.machine(),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+        "training": rows,
+        "sampling_16_images_25_steps_seconds": round(sampling, 2),
+        "import_over_import_torch": round(imports["kodm_lite"] / imports["torch"], 3),
+    }
+    print(json.dumps({key: value for key, value in result.items() if key != "training"}, indent=1))
+    RESULTS.parent.mkdir(exist_ok=True)
+    RESULTS.write_text(json.dumps(result, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
