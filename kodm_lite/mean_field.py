@@ -28,7 +28,7 @@ __all__ = ["MeanFieldLaw", "mean_field_law"]
 
 _SWITCH = 0.2  # clock at which wrapped normals hand over to Fourier modes
 _TAIL = 1e-6  # size of the first Fourier mode that is left out
-_FEWEST = 8  # modes of a von Mises law of the concentrations that processes end with, to the same accuracy
+_SHARPEST = 20.0  # concentration up to which the series is meant to be used: sharper laws take hundreds of stages
 _FLOOR = 1e-5  # densities below (relative to uniform) are rounding errors of the series
 
 
@@ -81,15 +81,16 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
     switch = _time_of(process, _SWITCH)
     mean, variance = _wrapped_normals(process, theta0[order.to(theta0.device)], times.clamp(max=switch))
     late = sum(end > switch for end in ends)
-    most = _needed_modes(_SWITCH)
+    kappa = _largest_concentration(process)
+    most = _needed_modes(_SWITCH, kappa)
     orders = torch.arange(1, most + 1, device=theta0.device).reshape(-1, *[1] * theta0.ndim)
     start = torch.polar(torch.exp(-0.5 * orders**2 * variance[:late]), orders * mean[:late])
     modes, clock, arrived = start, _SWITCH, []
     t0 = switch
     while len(modes[0]):
-        clock += min(0.25 * clock, 0.4)
+        modes = modes[: _needed_modes(clock, kappa)]
+        clock += min(0.25 * clock, 0.4, 4 / max(kappa, 1.0) ** 2)
         t1 = _time_of(process, clock)
-        modes = modes[: max(_needed_modes(clock - min(0.25 * clock, 0.4)), _FEWEST)]
         modes = _stage(process, modes, t0, times[: len(modes[0])].clamp(max=t1))
         left = sum(end > t1 for end in ends[: len(modes[0])])
         arrived.append(modes[:, left:])
@@ -158,8 +159,25 @@ def _broadcast(value: Tensor | float, like: Tensor) -> Tensor:
     return torch.as_tensor(value).reshape(-1, *[1] * (like.ndim - 1))
 
 
-def _needed_modes(clock: float) -> int:
-    return math.ceil(math.sqrt(-2 * math.log(_TAIL) / clock))
+def _needed_modes(clock: float, kappa: float) -> int:
+    """Modes of a wrapped normal of this variance or of a von Mises law of this concentration, whichever is sharper."""
+    return math.ceil(math.sqrt(-2 * math.log(_TAIL) * max(1 / clock, kappa))) + 1
+
+
+def _largest_concentration(process: KuramotoProcess) -> float:
+    """The largest (K + K_ref) / D, which no frozen law is sharper than; the ratio is monotonic, hence at an end."""
+    ends = []
+    for t in (0.0, 1.0):
+        strength = process.coupling_strength.at(t) + process.reference_strength.at(t)
+        diffusion = process.diffusion.at(t)
+        if diffusion > 0:
+            ends.append(strength / diffusion)
+    if max(ends) > _SHARPEST:
+        raise ValueError(
+            f"process: got (K + K_ref)/D = {max(ends):.3g}, expected at most {_SHARPEST:g} for mean-field laws; "
+            "try transition score matching"
+        )
+    return max(ends)
 
 
 def _time_of(process: KuramotoProcess, clock: float) -> float:

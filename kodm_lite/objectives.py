@@ -98,11 +98,10 @@ def transition_score_matching(
     _check_weight(collective_weight)
     t = random_times(len(theta0), generator) if t is None else t
     before = (t - 1 / steps).clamp(min=0)
-    with torch.autocast(theta0.device.type, enabled=False):
-        theta = process.simulate(theta0, before, steps, generator)
-        t0, t1 = before.to(theta), t.to(theta)
-        mean = theta + process.step_drift(theta, t0, t1)
+    theta = process.simulate(theta0, before, steps, generator)
+    t0, t1 = before.to(theta), t.to(theta)
     variance = torch.as_tensor(process.coefficients(t0, t1).variance)
+    mean = theta + process.step_drift(theta, t0, t1)
     scale = variance.sqrt().reshape(-1, *[1] * (theta.ndim - 1))
     law = WrappedNormal(mean, scale, validate_args=False)
     weight = {"target": variance, "published": variance**2 / 4, "none": torch.ones_like(variance)}[weighting]
@@ -150,16 +149,14 @@ def mean_field_score_matching(
     """
     _check_weight(collective_weight)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
-    with torch.autocast(theta0.device.type, enabled=False):
-        theta = process.simulate(theta0, t, steps, generator, method="heun")
-        law = mean_field_law(process, theta0, t)
-        now = t.to(theta)
-        diffusion = process.diffusion.at(now).reshape(-1, *[1] * (theta.ndim - 1))
-        turn = torch.polar(torch.ones_like(theta), -theta)
-        target = law.score(theta) - (law.field * turn).imag / diffusion
-        equilibrium = process.drift(theta, now) / diffusion
+    theta = process.simulate(theta0, t, steps, generator, method="heun")
+    law = mean_field_law(process, theta0, t)
+    now = t.to(theta)
+    diffusion = process.diffusion.at(now).reshape(-1, *[1] * (theta.ndim - 1))
+    turn = torch.polar(torch.ones_like(theta), -theta)
+    target = law.score(theta) - (law.field * turn).imag / diffusion
     score = network(theta, now) if label is None else network(theta, now, label)
-    distance = score - equilibrium
+    distance = score - process.drift(theta, now) / diffusion
     weight = torch.expm1(torch.as_tensor(process.coefficients(torch.zeros_like(now), now).variance))
     return _loss(distance, target, theta, now, weight, collective_weight)
 
