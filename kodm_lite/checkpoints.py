@@ -75,7 +75,7 @@ class CheckpointError(ValueError):
 class Model(NamedTuple):
     """A trained network and what it takes to use it; ``network, process, *_ = load(path)``.
 
-    Attributes:
+    Args:
         network: the score, called as ``network(theta, t)``.
         process: the forward process that it was trained for.
         shape: of one image (C, H, W), or (N,).

@@ -17,7 +17,7 @@ from tyro.conf import Positional
 from kodm_lite import checkpoints
 from kodm_lite.data import PhaseData, image_folder, textures
 from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling
-from kodm_lite.networks import SIZES, PeriodicUNet
+from kodm_lite.networks import SIZES, PeriodicUNet, describe
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Calibration, calibrate
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
@@ -43,6 +43,7 @@ class Recipe(ABC):
         network: size of the network: about 1, 8 or 35 million parameters.
         radius: pixels feel the box of this half width around them; by default the whole image.
         classes: learn the classes too, so that kodm-lite sample --class NAME can ask for one.
+        start: begin with the weights of this model, a shipped name or a file, instead of random ones.
         resume: go on from the state in the folder if there is one; otherwise replace what is there.
         training: how the weights are found.
     """
@@ -50,6 +51,7 @@ class Recipe(ABC):
     network: Literal["small", "medium", "large"] = "small"
     radius: int | None = None
     classes: bool = False
+    start: str | None = None
     resume: bool = True
     training: TrainingOptions = field(default_factory=recommended_options)
 
@@ -156,7 +158,7 @@ class FolderRecipe(Recipe):
 class Prepared(NamedTuple):
     """A training that can begin: everything in it fits together.
 
-    Attributes:
+    Args:
         recipe: where it comes from.
         network: where to start, with weights from the recipe's seed.
         process: its forward process.
@@ -197,14 +199,27 @@ def prepare(recipe: Recipe) -> Prepared:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         network = PeriodicUNet(shape[0], process, **SIZES[recipe.network], classes=len(names) or None)
+    if recipe.start is not None:
+        _copy_weights(recipe.start, network)
     facts = {
         "name": recipe.folder.name,
+        "start": recipe.start or "random weights",
         "licence": recipe.licence,
         "classes": names,
         "seed": recipe.training.seed,
         "cores": os.cpu_count(),
     }
     return Prepared(recipe, network, process, data, validation, facts)
+
+
+def _copy_weights(name_or_path: str, network: PeriodicUNet) -> None:
+    other = checkpoints.load(checkpoints.find(name_or_path)).network
+    if describe(other) != describe(network):
+        raise ValueError(
+            f"start: got a network {describe(other)}, expected {describe(network)}; try the same size, channels and "
+            "classes as that model has"
+        )
+    network.load_state_dict(other.state_dict())
 
 
 def train(prepared: Prepared, progress: bool = True) -> None:

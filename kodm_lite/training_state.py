@@ -125,7 +125,7 @@ def fingerprint(theta: Tensor, labels: Tensor | None) -> dict[str, Any]:
 class Statistics:
     """Sums over the images since the last line of the log, one column per bin of time.
 
-    Attributes:
+    Args:
         sums: float64 (6, bins), rows as ``COLUMNS``, the first being the number of images.
     """
 

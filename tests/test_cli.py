@@ -211,6 +211,20 @@ def test_train_refuses_another_run_in_words_of_the_command(capsys, photographs, 
     assert checkpoints.load(tmp_path / "model.safetensors").card["seed"] == 1
 
 
+def test_a_training_begins_with_the_weights_of_another(photographs, tmp_path, tiny_recipes):
+    first = recipes.FolderRecipe(path=photographs, out=tmp_path / "first", training=TrainingOptions(steps=2))
+    recipes.train(recipes.prepare(first), progress=False)
+    weights = checkpoints.load(tmp_path / "first" / "model.safetensors").network.state_dict()
+    second = recipes.FolderRecipe(
+        path=photographs, radius=2, start=str(tmp_path / "first" / "model.safetensors"), out=tmp_path / "second"
+    )
+    prepared = recipes.prepare(second)
+    assert all(torch.equal(x, weights[name]) for name, x in prepared.network.state_dict().items())
+    assert prepared.process.coupling == LocalCoupling(2, "reflect")
+    with pytest.raises(ValueError, match="start: got a network .* expected"):
+        recipes.prepare(recipes.FolderRecipe(path=photographs, channels=3, start=second.start, out=tmp_path / "third"))
+
+
 def test_one_photograph_is_enough(capsys, photographs, tmp_path, tiny_recipes):
     one = tmp_path / "one"
     one.mkdir()
