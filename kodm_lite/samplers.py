@@ -4,6 +4,7 @@ Chapter 5 of the book derives every step.  With the drift and the noise variance
 
     euler       theta0 = theta1 - drift(theta1) + v score + sqrt(v) noise            reverse SDE
     adams       the same, velocity extrapolated from this step and the last one     second order for one evaluation
+    split       the drift by Heun's method, only the distance from equilibrium extrapolated    the same, and less biased
     ancestral   theta0 = x - drift(x),  x = theta1 + v score + sqrt(v') noise       v' = v (1 - v m), m = E[score^2]
     ode         theta0 = theta1 - drift(theta1) + (v / 2) score, by Heun's method    probability flow
     pc          euler, then a Langevin step
@@ -29,7 +30,7 @@ from kodm_lite.randomness import Generators, generators_from_seeds, normal
 __all__ = ["Calibration", "calibrate", "sample", "time_grid"]
 
 Score = Callable[[Tensor, Tensor], Tensor]
-Method = Literal["euler", "adams", "ancestral", "ode", "pc"]
+Method = Literal["euler", "adams", "split", "ancestral", "ode", "pc"]
 
 
 @dataclass(frozen=True)
@@ -133,10 +134,11 @@ def sample(
         shape: (B, C, H, W) or (B, N).
         steps: number of steps, by default evenly spaced from t = 1 to 0.
         method: "euler": reverse SDE with the forward noise variance; "adams": the two-step Adams-Bashforth rule for the
-            same equation, far less biased in few steps; "ancestral": Bayes' rule for one step, with the
-            best scalar variance, needs ``calibration``; "ode": probability flow by Heun's method, deterministic after
-            the start, two score evaluations a step; "pc": euler, then one Langevin step with the same score a step
-            later.
+            same equation, less biased in few steps; "split": the same rule for the score's distance from equilibrium
+            alone, while the rest, which is the forward process itself, takes Heun steps; "ancestral": Bayes' rule for
+            one step, with the best scalar variance, needs ``calibration``; "ode": probability flow by Heun's method,
+            deterministic after the start, two score evaluations a step; "pc": euler, then one Langevin step with the
+            same score a step later.
         calibration: from :func:`calibrate`, for "ancestral".
         prior: where to start; the correlated stationary law :class:`GibbsPrior` by default.
         start: a terminal state to start from, instead of a prior.
@@ -254,6 +256,19 @@ def _adams(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _
     return _kick(run, theta + displacement, t1, t0), (velocity, variance)
 
 
+def _split(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
+    variance = run.process.coefficients(t0, t1).variance
+    drift = run.process.step_drift(theta, t0, t1)
+    # In equilibrium the score is drift / D, which turns the reverse displacement -drift + v score into +drift: the
+    # forward process, known without a network.  The network's part is how far the score is from that.
+    distance = ahead = run.score(theta, t1) - drift / (0.5 * variance)
+    if memory is not None and variance < run.process.coefficients(0.0, t1).variance / 4:
+        last_distance, last_variance = memory
+        ahead = distance + variance / (2 * last_variance) * (distance - last_distance)
+    end = _kick(run, theta + drift + variance * ahead, t1, t0)
+    return end + 0.5 * (run.process.step_drift(end, t0, t1) - drift), (distance, variance)
+
+
 def _reverse_displacement(run: _Run, theta: Tensor, t1: float, t0: float) -> Tensor:
     variance = run.process.coefficients(t0, t1).variance
     return variance * run.score(theta, t1) - run.process.step_drift(theta, t0, t1)
@@ -300,6 +315,7 @@ def _pc(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Ste
 _STEPPERS: dict[str, Callable[[_Run, Tensor, float, float, _Memory], _Stepped]] = {
     "euler": _euler,
     "adams": _adams,
+    "split": _split,
     "ancestral": _ancestral,
     "ode": _ode,
     "pc": _pc,
