@@ -107,7 +107,7 @@ class Sample:
         model: a model's file, the folder of a training, or the name of a shipped model (see kodm-lite info).
         n: number of images.
         steps: of the sampler; fewer are faster, more are better.
-        method: of sampling; adams needs the fewest steps, ancestral a calibrated model, as training leaves it.
+        method: of sampling; split needs the fewest steps, ancestral a calibrated model, as training leaves it.
         seed: of the first image; the next one has the next seed.
         out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians), seeds and header (JSON);
             a name without ending: a folder with 00000.png, 00001.png and so on.
@@ -121,7 +121,7 @@ class Sample:
     model: Model
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     steps: int = 50
-    method: Method = "adams"
+    method: Method = "split"
     seed: int = 0
     out: Path = Path("samples.png")
     trajectory: Path | None = None
@@ -137,7 +137,7 @@ class Sample:
         if self._is_drawn or self.trajectory:
             pictures.check_drawable(model.shape)
         if self.method == "ancestral" and model.calibration is None:
-            raise ValueError("method: got ancestral, expected another for a model without calibration; try adams")
+            raise ValueError("method: got ancestral, expected another for a model without calibration; try split")
         label = None if self.class_ is None else _label(self.class_, model)
         for file in filter(None, (self._probe, self.trajectory)):
             _require_writable(file)

@@ -276,7 +276,7 @@ def test_a_grid_shows_the_samples_in_order(grey, tmp_path, n, columns, rows):
     out = tmp_path / "grid.png"
     assert cli.main(["sample", grey, "-n", str(n), *QUICK, "--out", str(out)]) == 0
     model = checkpoints.load(grey)
-    theta = sample(model.network, PROCESS, (n, 1, 8, 8), steps=3, method="adams", seeds=range(n))
+    theta = sample(model.network, PROCESS, (n, 1, 8, 8), steps=3, method="split", seeds=range(n))
     with Image.open(out) as picture:
         assert picture.mode == "L" and picture.size == (columns * 9 - 1, rows * 9 - 1)
         pixels = np.asarray(picture).astype(int)
@@ -413,7 +413,7 @@ def test_errors_of_sampling(capsys, models, grey, tmp_path):
     fails(capsys, ["sample", grey, "--seed", "-1", *out], "seed: got -1")
     fails(capsys, ["sample", grey, "--class", "wool", *out], "'wool'", "['brick', 'grass']")
     fails(capsys, ["sample", models / "rgb.safetensors", "--class", "1", *out], "no classes")
-    fails(capsys, ["sample", models / "rgb.safetensors", "--method", "ancestral", *out], "calibration", "adams")
+    fails(capsys, ["sample", models / "rgb.safetensors", "--method", "ancestral", *out], "calibration", "split")
     fails(capsys, ["sample", grey, "--device", "nonsense", *out], "device: got 'nonsense'")
     fails(capsys, ["sample", grey, "--out", "a.jpg"], "a.jpg", "try a.png")
     fails(capsys, ["sample", grey, "--trajectory", "a.mp4", *out], "try a.gif")
