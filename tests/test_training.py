@@ -134,7 +134,9 @@ IMPORT = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import
 
 def start_python(*arguments):
     """Another Python with as many threads as this one: sums over threads are rounded in another order."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "ACCELERATE_USE_CPU": "1"}
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
+    if torch.cuda.is_available():
+        environment["ACCELERATE_USE_CPU"] = "1"
     command = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -550,7 +552,13 @@ def classed():
 
 def test_two_processes_train_the_same_network_as_one(tmp_path):
     script = tmp_path / "script.py"
-    script.write_text(IMPORT + "tests.shared_run(sys.argv[1])")
+    spy = """
+real, taken = tests.Batches.shard, []
+tests.Batches.shard = lambda self, step, shard: taken.append(shard) or real(self, step, shard)
+tests.shared_run(sys.argv[1])
+assert set(taken) == {int(tests.os.environ["RANK"])}, f"one shard for each process, not {taken}"
+"""
+    script.write_text(IMPORT + spy)
     launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
     process = start_python(*launch, tmp_path / "two")
     _, errors = process.communicate(timeout=120)
@@ -716,6 +724,7 @@ def test_minutes_add_up_over_runs(tmp_path, monkeypatch):
     clock.now += 5000
     quiet(mlp(), oscillators(), out=tmp_path, callback=pass_an_hour)
     assert header(tmp_path)["minutes"] == pytest.approx(60 * 5)
+    assert read_log(tmp_path)[1]["images_per_second"] == pytest.approx(7 * 8 / 3600, rel=1e-4)
 
 
 @pytest.mark.parametrize("channels", [1, 3])
