@@ -205,7 +205,8 @@ def test_the_page_of_all_checks_lists_them_all():
     assert len(rows) == len(printed) > 0
     for row, line in zip(rows, printed, strict=True):
         what, measured, *_ = (cell.text.strip() for cell in row.find_all("td"))
-        what = what.replace("’", "'")  # a typographer's apostrophe
+        for typographic, plain in (("’", "'"), ("‘", "'"), ("…", "..."), ("–", "--")):
+            what = what.replace(typographic, plain)
         assert line.startswith(f"✓ {what}: measured {measured},")
 
 
