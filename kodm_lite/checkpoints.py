@@ -27,7 +27,6 @@ import io
 import json
 import math
 import os
-import secrets
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
@@ -37,6 +36,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from kodm_lite.files import write_atomically
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet, build, describe
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Calibration
@@ -106,7 +106,7 @@ def save(path: StrPath, model: Model) -> None:
     """
     content = _serialise(model)
     _read_model(io.BytesIO(content))
-    _write(Path(path), content)
+    write_atomically(Path(path), content)
 
 
 def load(path: StrPath, device: torch.device | str | None = None) -> Model:
@@ -211,22 +211,6 @@ def _unchanged_by_json(card: dict[str, Any]) -> dict[str, Any]:
     if not unchanged:
         raise ValueError(f"card: got {_shown(card)}, expected a JSON object; try lists for tuples, strings as keys")
     return card
-
-
-def _write(path: Path, content: bytes) -> None:
-    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # same folder: replacing is atomic within a disk only
-    try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        reason = f"{error.strerror}; nothing was written, an older file is as it was"
-        raise OSError(error.errno, reason, str(path)) from error
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink()
 
 
 @contextlib.contextmanager

@@ -26,11 +26,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints, pictures
+from kodm_lite.files import write_atomically
 from kodm_lite.networks import describe
 from kodm_lite.recipes import FolderRecipe, TextureRecipe, prepare, train
 from kodm_lite.samplers import Method, sample
 from kodm_lite.training import TrainingInterrupted
-from kodm_lite.training_state import write_atomically
 
 __all__ = ["Info", "Program", "Sample", "Train", "main"]
 

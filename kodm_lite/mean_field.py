@@ -16,12 +16,15 @@ many steps a sampler takes.
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kodm_lite.kernels import WrappedNormal
+from kodm_lite.kuramoto import GlobalCoupling
 from kodm_lite.process import KuramotoProcess
 
 __all__ = ["MeanFieldLaw", "mean_field_law"]
@@ -85,13 +88,15 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
     most = _needed_modes(_SWITCH, kappa)
     orders = torch.arange(1, most + 1, device=theta0.device).reshape(-1, *[1] * theta0.ndim)
     start = torch.polar(torch.exp(-0.5 * orders**2 * variance[:late]), orders * mean[:late])
-    modes, clock, arrived = start, _SWITCH, []
+    shared = isinstance(process.coupling, GlobalCoupling) and not isinstance(process.reference_phase, Tensor)
+    columns = _propagator_columns(start) if shared else _pixel_columns(process, start)
+    modes, clock, arrived = columns.start, _SWITCH, []
     t0 = switch
     while len(modes[0]):
         modes = modes[: _needed_modes(clock, kappa)]
         clock += min(0.25 * clock, 0.4, 4 / max(kappa, 1.0) ** 2)
         t1 = _time_of(process, clock)
-        modes = _stage(process, modes, t0, times[: len(modes[0])].clamp(max=t1))
+        modes = _stage(process, columns, modes, t0, times[: len(modes[0])].clamp(max=t1))
         left = sum(end > t1 for end in ends[: len(modes[0])])
         arrived.append(modes[:, left:])
         modes, t0 = modes[:, :left], t1
@@ -99,10 +104,13 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
     done = late
     for part in arrived:
         done -= part.shape[1]
-        full[: len(part), done : done + part.shape[1]] = part
+        images = slice(done, done + part.shape[1])
+        full[: len(part), images] = _propagate(part, start[:, images]) if shared else part
     narrow = (times <= switch).reshape(-1, *[1] * (theta0.ndim - 1))
     first = torch.where(narrow, torch.polar(torch.exp(-0.5 * variance), mean), full[0])
-    field = _field(process, first, process.coupling_strength.at(times), process.reference_strength.at(times))
+    average = process.coupling.average(first)
+    field = _field(process, average, process.coupling_strength.at(times), process.reference_strength.at(times))
+    field = field.expand_as(first)
     return MeanFieldLaw(mean[back], variance[back], full[:, back], narrow[back], field[back])
 
 
@@ -115,7 +123,8 @@ def _wrapped_normals(process: KuramotoProcess, theta0: Tensor, t: Tensor, steps:
 
         def rates(m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
             shrink = torch.exp(-0.5 * v)
-            pull = _field(process, torch.polar(shrink, m), step.coupling, step.reference)  # noqa: B023
+            average = process.coupling.average(torch.polar(shrink, m))
+            pull = _field(process, average, step.coupling, step.reference)  # noqa: B023
             along = pull * torch.polar(shrink, -m)
             return along.imag, growth - 2 * along.real * v  # noqa: B023
 
@@ -125,7 +134,48 @@ def _wrapped_normals(process: KuramotoProcess, theta0: Tensor, t: Tensor, steps:
     return mean, variance
 
 
-def _stage(process: KuramotoProcess, modes: Tensor, t0: float, t1: Tensor) -> Tensor:
+class _Columns(NamedTuple):
+    """Columns of Fourier modes that obey the mode equation, each in the field of the phases that drive it.
+
+    Args:
+        start: modes (n, B, ...) at the switch.
+        average: from the first modes (B, ...) of the columns to the expected exp(i theta) of the neighbours.
+        zeroth: c_0 of each column: 1 for a density, 0 for a difference of densities.
+    """
+
+    start: Tensor
+    average: Callable[[Tensor], Tensor]
+    zeroth: Tensor
+
+
+def _pixel_columns(process: KuramotoProcess, start: Tensor) -> _Columns:
+    """Every pixel for itself."""
+    return _Columns(start, process.coupling.average, torch.ones((), dtype=start.dtype, device=start.device))
+
+
+def _propagator_columns(start: Tensor) -> _Columns:
+    """One field for all pixels, in which the equation is linear: the average density, and one column per mode.
+
+    The average of all pixels makes the field, and obeys the equation too; what becomes of any pixel's distance from the
+    average is known from what becomes of each single mode.
+    """
+    n, batch = start.shape[:2]
+    single = torch.eye(n, dtype=start.dtype, device=start.device)[:, None].expand(n, batch, n)
+    average = start.flatten(2).mean(2, keepdim=True)
+    zeroth = torch.zeros(n + 1, dtype=start.dtype, device=start.device)
+    zeroth[0] = 1
+    return _Columns(torch.cat([average, single], 2), lambda first: first[:, :1], zeroth)
+
+
+def _propagate(columns: Tensor, start: Tensor) -> Tensor:
+    """The modes of all pixels (n, B, ...) from their start and the columns (m, B, 1 + n) at the same time."""
+    pixels = start.flatten(2).transpose(0, 1)
+    distance = pixels - pixels.mean(2, keepdim=True)
+    average, single = columns.transpose(0, 1).split([1, columns.shape[2] - 1], 2)
+    return (average + single @ distance).transpose(0, 1).reshape(len(columns), *start.shape[1:])
+
+
+def _stage(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float, t1: Tensor) -> Tensor:
     """Modes from time t0 to times t1 (B,), by the exponential Runge-Kutta method of order 2 (Cox and Matthews).
 
     Decay by diffusion is exact; so are stationary states, whatever the length of the stage.
@@ -137,8 +187,8 @@ def _stage(process: KuramotoProcess, modes: Tensor, t0: float, t1: Tensor) -> Te
     weight2 = (1 - weight) / decay
 
     def torque(c: Tensor) -> Tensor:
-        pull = _field(process, c[0], step.coupling, step.reference)
-        below = torch.cat([torch.ones_like(c[:1]), c[:-1]])
+        pull = _field(process, columns.average(c[0]), step.coupling, step.reference)
+        below = torch.cat([columns.zeroth.expand_as(c[0])[None], c[:-1]])
         above = torch.cat([c[1:], torch.zeros_like(c[:1])])
         return 0.5 * n * (pull * below - pull.conj() * above)
 
@@ -147,12 +197,11 @@ def _stage(process: KuramotoProcess, modes: Tensor, t0: float, t1: Tensor) -> Te
     return guess + weight2 * (torque(guess) - first)
 
 
-def _field(process: KuramotoProcess, expected: Tensor, coupling: Tensor | float, reference: Tensor | float) -> Tensor:
-    """H from the expected exp(i theta) of all phases, with strengths per image (rates, or integrals over a step)."""
-    phase = torch.as_tensor(process.reference_phase, dtype=expected.real.dtype, device=expected.device)
+def _field(process: KuramotoProcess, average: Tensor, coupling: Tensor | float, reference: Tensor | float) -> Tensor:
+    """H from the neighbours' expected exp(i theta), with strengths per image (rates, or integrals over a step)."""
+    phase = torch.as_tensor(process.reference_phase, dtype=average.real.dtype, device=average.device)
     pull = torch.polar(torch.ones_like(phase), phase)
-    average = process.coupling.average(expected)
-    return (_broadcast(coupling, expected) * average + _broadcast(reference, expected) * pull).expand_as(expected)
+    return _broadcast(coupling, average) * average + _broadcast(reference, average) * pull
 
 
 def _broadcast(value: Tensor | float, like: Tensor) -> Tensor:

@@ -83,6 +83,8 @@ class TimeEmbedding(nn.Module):
         # The mean direction and its second harmonic, magnified: near t = 1 images differ in them by 1/sqrt(N) only.
         moments = torch.stack([f(n * flat).mean(1) for n in (1, 2) for f in (torch.cos, torch.sin)], 1)
         embedding = self.layers(torch.cat([clock.sin(), clock.cos(), 4 * moments.to(clock.dtype)], 1))
+        if self.label is None and label is not None:
+            raise ValueError("label: got labels, expected none, as the network has no classes; try classes=...")
         if self.label is not None:
             index = torch.full_like(t, -1, dtype=torch.long) if label is None else label
             embedding = embedding + self.label(index + 1)

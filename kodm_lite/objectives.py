@@ -12,7 +12,7 @@ decide what kind of image appears.  Chapter 6 of the book derives the first term
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Literal, NamedTuple
 
 import torch
@@ -166,12 +166,9 @@ def random_times(batch: int, generator: Generators = None) -> Tensor:
 
     The images of a batch are in random order, so these need not be shuffled.
     """
-    cpu = generator if isinstance(generator, torch.Generator) and generator.device.type == "cpu" else None
-    u = (
-        torch.rand(batch, generator=cpu)
-        if not isinstance(generator, (list, tuple))
-        else uniform(torch.zeros(batch), generator)
-    )
+    first = generator[0] if isinstance(generator, Sequence) else generator
+    device = "cpu" if first is None else first.device
+    u = uniform(torch.zeros(batch, device=device), generator).cpu()
     return (torch.arange(batch) + 1 - u) / batch
 
 

@@ -15,8 +15,8 @@ from PIL import Image
 from torch import Tensor
 
 from kodm_lite.circular import to_uint8
+from kodm_lite.files import write_atomically
 from kodm_lite.plotting import image_grid
-from kodm_lite.training_state import write_atomically
 
 __all__ = ["FILM_BYTES", "check_drawable", "grid", "write_film", "write_grid", "write_image"]
 

@@ -36,7 +36,6 @@ from kodm_lite.training_state import (
     read_log,
     read_state,
     refuse_non_finite,
-    storing,
     summary_writer,
     table,
     write_state,
@@ -284,9 +283,7 @@ class _Run:
         path, shape = self.folder / "model.safetensors", tuple(self.data.theta.shape[1:])
         average = cast(Any, self.learner.average)
         card = self._card()
-        with storing(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            checkpoints.save(path, checkpoints.Model(average, self.process, shape, self.data.scale, None, card))
+        checkpoints.save(path, checkpoints.Model(average, self.process, shape, self.data.scale, None, card))
         header = {"run": self.identity, **{key: card[key] for key in ("step", "minutes", "validations")}}
         write_state(self.folder / "state.safetensors", tensors, header)
 

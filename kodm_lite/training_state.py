@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,9 +25,10 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
+from kodm_lite.files import storing, write_atomically
 from kodm_lite.objectives import Loss
 
-__all__ = ["Log", "Statistics", "read_log", "read_state", "write_atomically", "write_state"]
+__all__ = ["Log", "Statistics", "read_log", "read_state", "write_state"]
 
 FORMAT = 1
 BINS = 10  # of time, in the log
@@ -256,37 +257,3 @@ def summary_writer() -> Any:
             "tensorboard: got True without the package tensorboard, expected it installed; try pip install tensorboard"
         ) from error
     return SummaryWriter
-
-
-def write_atomically(path: Path, content: bytes) -> None:
-    """Replace a file, whole or not at all; a crash leaves at most a file with ``.part`` in its name, used again.
-
-    Raises:
-        OSError: names the file; an older one is as it was.
-    """
-    temporary = path.with_name(path.name + ".part")
-    with storing(path):
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with temporary.open("wb") as file:
-                file.write(content)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            with contextlib.suppress(OSError):
-                temporary.unlink()  # a full disk needs the room
-            raise
-
-
-@contextlib.contextmanager
-def storing(path: Path) -> Iterator[None]:
-    """Make every error of the disk say which file could not be written, and that nothing is lost."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(
-            error.errno,
-            f"{path} cannot be written ({error.strerror or error}); what was saved before is kept; make room or choose "
-            "another folder, and run the same command again",
-        ) from error

@@ -102,6 +102,11 @@ class TrainingOptions:
         self._require("a number from 0 to below 1", lambda x: 0 <= x < 1, ("ema",))
         for name, choices in {**_CHOICES, "objective": tuple(OBJECTIVES)}.items():
             self._require(f"one of {choices}", choices.__contains__, (name,))
+        if self.objective == "mean_field" and (self.draws, self.weighting) != (1, "target"):
+            raise ValueError(
+                f"draws, weighting: got {self.draws} and {self.weighting!r}, expected 1 and 'target' with the "
+                "mean-field objective, which has no transitions to draw or weigh; try objective='transition'"
+            )
         if self.batch_size % self.shards:
             raise ValueError(
                 f"batch_size: got {self.batch_size}, expected a multiple of the {self.shards} shards; "

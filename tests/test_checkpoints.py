@@ -645,7 +645,7 @@ def test_a_failed_save_leaves_the_old_file_and_nothing_else(path, monkeypatch, f
     old = content_of(oscillators(), path)
     with monkeypatch.context() as patch:
         failure(patch)
-        with pytest.raises(OSError, match="nothing was written, an older file is as it was") as caught:
+        with pytest.raises(OSError, match="what was saved before is kept") as caught:
             save(path, images())
     assert caught.value.filename == str(path) and caught.value.errno
     assert path.read_bytes() == old and [*path.parent.iterdir()] == [path]
@@ -656,7 +656,7 @@ def test_a_disk_that_fills_up_in_the_middle_leaves_the_old_file(path):
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (len(old), limits[1]))
     try:
-        with pytest.raises(OSError, match="nothing was written"):
+        with pytest.raises(OSError, match="what was saved before is kept"):
             save(path, images())
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
@@ -691,7 +691,7 @@ def test_a_killed_save_leaves_the_old_file(path):
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
 def test_a_read_only_folder_is_named(path):
     path.parent.chmod(0o500)
-    with pytest.raises(PermissionError, match="nothing was written"):
+    with pytest.raises(PermissionError, match="what was saved before is kept"):
         save(path, oscillators())
 
 

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -232,6 +233,16 @@ def test_an_image_depends_on_its_own_start_and_time_alone(shape, coupling, times
         alone = mean_field_law(process, theta0[k : k + 1], t[k : k + 1])
         torch.testing.assert_close(alone.score(theta[k : k + 1])[0], score[k], rtol=1e-9, atol=1e-9)
         torch.testing.assert_close(alone.field[0], law.field[k], rtol=1e-11, atol=1e-11)
+
+
+def test_one_propagator_for_all_pixels_does_what_every_pixel_does_for_itself():
+    theta0, t = random_phases(6, 1, 5, 7), torch.tensor([1.0, 0.02, 0.3, 0.8, 0.5, 0.3])
+    number = KuramotoProcess.for_shape((1, 32, 32), reference_phase=0.4)
+    every = replace(number, reference_phase=torch.full((5, 7), 0.4, dtype=torch.float64))  # a field: no shared one
+    one, other = (mean_field_law(process, theta0, t) for process in (number, every))
+    assert one.modes.abs().max() > 0.3
+    assert torch.allclose(one.modes, other.modes, rtol=0, atol=1e-13)
+    assert torch.allclose(one.field, other.field, rtol=0, atol=1e-12)
 
 
 def test_plain_oscillators_are_an_image_of_one_row_and_channels_listen_to_each_other():
