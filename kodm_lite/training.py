@@ -280,10 +280,12 @@ class _Run:
                 )
         if self.folder is None or not self.is_main:
             return
-        path, shape = self.folder / "model.safetensors", tuple(self.data.theta.shape[1:])
+        card, shape = self._card(), tuple(self.data.theta.shape[1:])
         average = cast(Any, self.learner.average)
-        card = self._card()
-        checkpoints.save(path, checkpoints.Model(average, self.process, shape, self.data.scale, None, card))
+        model = checkpoints.Model(average, self.process, shape, self.data.scale, None, card)
+        checkpoints.save(self.folder / "model.safetensors", model)
+        if self.options.keep_models:
+            checkpoints.save(self.folder / "models" / f"step_{self.step:06d}.safetensors", model)
         header = {"run": self.identity, **{key: card[key] for key in ("step", "minutes", "validations")}}
         write_state(self.folder / "state.safetensors", tensors, header)
 

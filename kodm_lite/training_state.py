@@ -3,6 +3,7 @@
     state.safetensors   weights, their average, the optimiser's moments and, as JSON, all else that a run goes on from
     model.safetensors   the averaged network alone, see kodm_lite.checkpoints
     log.jsonl           one JSON object per line: training statistics, and the results of validations
+    models/             the models of all saves, if they are kept
     samples/            pictures drawn during the training
 
 Files are replaced as a whole or not at all, and nothing in them can run.  Chapter 8 of the book trains with this.
@@ -36,7 +37,7 @@ COLUMNS = ("t", "loss", "error", "baseline", "collective", "collective_baseline"
 
 #: Options that may change when a run goes on; ``steps`` too, if the learning rate does not depend on it.
 FREE_OPTIONS = frozenset(
-    {"save_every", "validate_every", "sample_every", "log_every", "tensorboard", "compile"},
+    {"save_every", "keep_models", "validate_every", "sample_every", "log_every", "tensorboard", "compile"},
 )
 
 

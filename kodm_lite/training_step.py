@@ -62,6 +62,7 @@ class TrainingOptions:
         compile: compile the network, which takes a minute and pays on GPUs.
         seed: of everything random.
         save_every: steps between saves; 0 for at the end only.
+        keep_models: keep the model of every save, in the folder models, and not only the last.
         validate_every: steps between validations, if there are held-out data; 0 for never.
         sample_every: steps between pictures of samples; 0 for never.
         log_every: steps between lines of the log; 0 for never.
@@ -89,6 +90,7 @@ class TrainingOptions:
     compile: bool = False
     seed: int = 0
     save_every: int = 500
+    keep_models: bool = False
     validate_every: int = 500
     sample_every: int = 0
     log_every: int = 50
@@ -153,6 +155,7 @@ _CHOICES = {
     "weighting": ("target", "published", "none"),
     "precision": ("float32", "bf16"),
     "compile": (False, True),
+    "keep_models": (False, True),
     "tensorboard": (False, True),
 }
 

@@ -796,6 +796,16 @@ def test_a_full_disk_keeps_the_last_state_and_names_the_file(tmp_path, monkeypat
     assert_same_run(tmp_path, tmp_path / "straight")
 
 
+def test_the_models_of_all_saves_can_be_kept(tmp_path):
+    quiet(mlp(), oscillators(), replace(OPTIONS, keep_models=True), out=tmp_path)
+    kept = sorted((tmp_path / "models").iterdir())
+    assert [path.name for path in kept] == [f"step_{step:06d}.safetensors" for step in (0, 10, 20, 30)]
+    assert [checkpoints.load(path).card["step"] for path in kept] == [0, 10, 20, 30]
+    weights = [load_file(path) for path in (*kept, tmp_path / "model.safetensors")]
+    assert all(torch.equal(weights[-1][name], weights[-2][name]) for name in weights[-1])
+    assert any(not torch.equal(weights[-2][name], weights[-3][name]) for name in weights[-1])
+
+
 def test_a_folder_that_cannot_be_written_fails_before_any_work(tmp_path, monkeypatch):
     monkeypatch.setattr(training_step.Learner, "update", lambda *arguments: pytest.fail("this is work"))
     (tmp_path / "file").write_text("")
@@ -888,6 +898,7 @@ def test_another_process_than_the_networks_is_refused():
         {"draws": 5, "objective": "mean_field"},
         {"precision": "fp16"},
         {"compile": "yes"},
+        {"keep_models": 3},
         {"collective_weight": -1.0},
     ],
 )
