@@ -54,49 +54,41 @@ class Yardstick:
         return [round(frechet_texture_distance(x, self.data.theta, self.features), 3) for x in others]
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("model", type=Path)
-    parser.add_argument("--images", type=int, default=2048)
-    parser.add_argument("--runs", nargs="+", default=PLAN, help="method:steps")
-    parser.add_argument("--seeds", type=int, default=1, help="sampling seeds per run")
-    parser.add_argument("--true-start", action="store_true", help="also start from simulated terminal states")
-    parser.add_argument("--write-card", action="store_true")
-    args = parser.parse_args()
-    model = checkpoints.load(args.model)
-    network, process = model.network, model.process
-    stick = Yardstick(model.shape[-1], args.images)
-    shape = (args.images, *model.shape)
+def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str, Any]:
+    """All that is asked for of one model."""
+    model = checkpoints.load(path)
+    network, process, size = model.network, model.process, model.shape[-1]
     calibration = model.calibration or calibrate(network, process, stick.data.theta[:128])
     metrics: dict[str, Any] = {
         "images": args.images,
+        "precision": "bf16" if args.bf16 else "float32",
         "floor": stick.floor(range(3)),
-        "test_region": stick.measure(textures(model.shape[-1], "test", n=args.images).theta)["ftd"],
+        "test_region": stick.measure(textures(size, "test", n=args.images).theta)["ftd"],
         "samplers": {},
     }
     known = model.card.get("metrics", {})
     if known.get("images") == args.images:  # measured before on the same model: kept
         metrics["samplers"] = known["samplers"]
-    print(f"floor {metrics['floor']}, test region {metrics['test_region']}", flush=True)
+    print(f"{path}: floor {metrics['floor']}, test region {metrics['test_region']}", flush=True)
 
     def run(name: str, method: str, steps: int, seed: int, start: torch.Tensor | None = None) -> dict[str, Any]:
         began = time.perf_counter()
-        generator = torch.Generator().manual_seed(seed)
-        theta = sample(
-            network,
-            process,
-            shape,
-            method=method,  # type: ignore[arg-type]
-            steps=steps,
-            calibration=calibration,
-            generator=generator,
-            start=start,
-            chunk=128,
-        )
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            theta = sample(
+                network,
+                process,
+                (args.images, *model.shape),
+                method=method,  # type: ignore[arg-type]
+                steps=steps,
+                calibration=calibration,
+                generator=torch.Generator().manual_seed(seed),
+                start=start,
+                chunk=128,
+            )
         result = {**stick.measure(theta), "seconds": round(time.perf_counter() - began, 1)}
-        if name == PLAN[0]:
-            held_out = textures(model.shape[-1], "test", n=256).theta
-            training = textures(model.shape[-1], "train", n=4096, seed=1).theta
+        if name == args.runs[0]:
+            held_out = textures(size, "test", n=256).theta
+            training = textures(size, "train", n=4096, seed=1).theta
             metrics["nearest"] = {
                 "samples": quantiles(nearest_distances(theta[:256], training)),
                 "test_region": quantiles(nearest_distances(held_out, training)),
@@ -108,15 +100,32 @@ def main() -> None:
         method, steps = name.split(":")
         results = [run(name, method, int(steps), seed) for seed in range(args.seeds)]
         metrics["samplers"].setdefault(method, {})[steps] = {key: [r[key] for r in results] for key in results[0]}
-        save(args.model.stem, metrics)
     if args.true_start:
-        starts = process.simulate(textures(model.shape[-1], "train", n=args.images, seed=8).theta, 1.0, method="heun")
-        true = run("true start", "adams", 100, 0, starts)
+        method, steps = args.runs[0].split(":")
+        data = textures(size, "train", n=args.images, seed=8).theta
+        true = run("true start", method, int(steps), 0, process.simulate(data, 1.0, method="heun"))
         metrics["true_start"] = {key: [value] for key, value in true.items()}
-        save(args.model.stem, metrics)
     if args.write_card:
-        card = {**model.card, "metrics": metrics}
-        checkpoints.save(args.model, model._replace(card=card, calibration=calibration))
+        checkpoints.save(path, model._replace(card={**model.card, "metrics": metrics}, calibration=calibration))
+    return metrics
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("models", type=Path, nargs="+")
+    parser.add_argument("--images", type=int, default=2048)
+    parser.add_argument("--runs", nargs="+", default=PLAN, help="method:steps; the first one is the reference")
+    parser.add_argument("--seeds", type=int, default=1, help="sampling seeds per run")
+    parser.add_argument("--true-start", action="store_true", help="also start from simulated terminal states")
+    parser.add_argument("--bf16", action="store_true", help="compute the network in 16 bits")
+    parser.add_argument("--write-card", action="store_true")
+    parser.add_argument("--name", help="of the file of results; by default that of the model")
+    args = parser.parse_args()
+    stick = Yardstick(checkpoints.load(args.models[0]).shape[-1], args.images)
+    results: dict[str, Any] = {}
+    for path in args.models:
+        results["/".join(path.with_suffix("").parts[-3:])] = measure(path, args, stick)
+        save(args.name or path.stem, results if args.name else next(reversed(results.values())))
 
 
 def quantiles(x: torch.Tensor) -> list[float]:

@@ -31,7 +31,7 @@ CALIBRATION_IMAGES = 64  # times thousands of pixels: the second moment of a sco
 def recommended_options() -> TrainingOptions:
     """What trains well on small images of textures."""
     return TrainingOptions(
-        objective="mean_field", steps=2000, batch_size=64, learning_rate=2e-3, precision="bf16", ema=0.998
+        objective="mean_field", steps=7500, batch_size=32, learning_rate=1.5e-3, precision="bf16", ema=0.999
     )
 
 

@@ -135,11 +135,12 @@ def sample(
         steps: number of steps, by default evenly spaced from t = 1 to 0.
         method: "euler": reverse SDE with the forward noise variance; "adams": the two-step Adams-Bashforth rule for the
             same equation, less biased in few steps; "split": the same rule for the score's distance from equilibrium
-            alone, while the rest, which is the forward process itself, takes Heun steps; "ancestral": Bayes' rule for
+            alone, while the rest, which is the forward process itself, takes Heun steps; with a calibration the
+            last steps have the best scalar variance; "ancestral": Bayes' rule for
             one step, with the best scalar variance, needs ``calibration``; "ode": probability flow by Heun's method,
             deterministic after the start, two score evaluations a step; "pc": euler, then one Langevin step with the
             same score a step later.
-        calibration: from :func:`calibrate`, for "ancestral".
+        calibration: from :func:`calibrate`, for "ancestral", and for the last steps of "split" if there is one.
         prior: where to start; the correlated stationary law :class:`GibbsPrior` by default.
         start: a terminal state to start from, instead of a prior.
         times: decreasing times to use instead of ``steps``, for instance 1, 0.5, 0.
@@ -237,6 +238,11 @@ class _Run:
     def score(self, theta: Tensor, t: float) -> Tensor:
         return _evaluate(self.network, theta, t)
 
+    def best_variance(self, variance: Tensor | float, t: float) -> Tensor | float:
+        """Of the noise of a reverse step from t: the forward step's, less what the score already knows of it."""
+        assert self.calibration is not None, "sample() refuses ancestral steps without"
+        return variance * max(0.0, 1 - float(variance) * self.calibration.at(t))
+
     def noise(self, theta: Tensor) -> Tensor:
         return normal(theta, self.generator)
 
@@ -262,10 +268,16 @@ def _split(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _
     # In equilibrium the score is drift / D, which turns the reverse displacement -drift + v score into +drift: the
     # forward process, known without a network.  The network's part is how far the score is from that.
     distance = ahead = run.score(theta, t1) - drift / (0.5 * variance)
-    if memory is not None and variance < run.process.coefficients(0.0, t1).variance / 4:
-        last_distance, last_variance = memory
-        ahead = distance + variance / (2 * last_variance) * (distance - last_distance)
-    end = _kick(run, theta + drift + variance * ahead, t1, t0)
+    kick = variance
+    if variance < run.process.coefficients(0.0, t1).variance / 4:
+        if memory is not None:
+            last_distance, last_variance = memory
+            ahead = distance + variance / (2 * last_variance) * (distance - last_distance)
+    elif run.calibration is not None:  # near the data, where steps are large and the noise of single phases matters
+        kick = run.best_variance(variance, t1)
+    end = theta + drift + variance * ahead
+    if t0 > 0:
+        end = end + kick**0.5 * run.noise(theta)
     return end + 0.5 * (run.process.step_drift(end, t0, t1) - drift), (distance, variance)
 
 
@@ -281,12 +293,10 @@ def _kick(run: _Run, mean: Tensor, t1: float, t0: float) -> Tensor:
 
 
 def _ancestral(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
-    assert run.calibration is not None, "sample() refuses this method without"
     variance = run.process.coefficients(t0, t1).variance
     theta = theta + variance * run.score(theta, t1)
     if t0 > 0:
-        best = variance * max(0.0, 1 - variance * run.calibration.at(t1))
-        theta = theta + best**0.5 * run.noise(theta)
+        theta = theta + run.best_variance(variance, t1) ** 0.5 * run.noise(theta)
     # The forward step drifts first and kicks after; so the kick is undone first, and the drift where it happened.
     return theta - run.process.step_drift(theta, t0, t1), None
 

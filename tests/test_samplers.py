@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from scipy.optimize import brentq
 
 from kodm_lite import (
     ExactScore,
@@ -568,15 +569,41 @@ def test_adams_is_of_second_order_in_law_and_euler_of_first(monkeypatch):
     assert adams[0] < 0.25 * euler[0] and adams[1] < 0.12 * euler[1]
 
 
-def test_split_is_adams_where_there_is_no_drift(score):
-    still = KuramotoProcess(coupling_strength=LinearSchedule(0, 0), reference_strength=LinearSchedule(0, 0))
-    both = [
-        sample(
-            score, still, (6, 1), steps=20, method=method, start=torch.linspace(-3, 3, 6)[:, None], generator=seeded(4)
-        )
-        for method in ("adams", "split")
-    ]
+STILL = KuramotoProcess(coupling_strength=LinearSchedule(0, 0), reference_strength=LinearSchedule(0, 0))
+
+
+def test_split_is_adams_where_there_is_no_drift_and_much_noise(score):
+    options = {"times": [1 - k / 20 for k in range(13)], "start": torch.linspace(-3, 3, 6)[:, None]}
+    both = [sample(score, STILL, (6, 1), method=m, generator=seeded(4), **options) for m in ("adams", "split")]
     assert float(angle_difference(*both).abs().max()) < 1e-5
+
+
+def test_split_leaves_the_right_noise_around_points():
+    """All data at one phase: after any steps near them, theta - phase has the variance of the forward process."""
+    phase, n = 0.7, 40_000
+
+    def score(theta, t):
+        return -angle_difference(theta, torch.full_like(theta, phase)) / variance_at(t)[:, None]
+
+    def variance_at(t):
+        return STILL.coefficients(torch.zeros_like(t), t).variance
+
+    start = phase + 0.3 * torch.randn(n, 1, generator=seeded(1), dtype=torch.float64)
+    first, last = time_of(STILL, 0.09), time_of(STILL, 0.01)
+    times = [first, 0.6 * first, last]
+    second_moments = tuple(1 / STILL.coefficients(0.0, t).variance for t in times[1::-1])
+    known = Calibration(tuple(times[1::-1]), second_moments)
+    options = {"times": times, "start": start, "generator": seeded(2)}
+    theta = sample(score, STILL, (n, 1), method="split", calibration=known, **options)
+    spread = angle_difference(theta, torch.full((n, 1), phase))
+    assert float(spread.square().mean()) == pytest.approx(0.01, rel=5 * (2 / n) ** 0.5)
+    assert abs(float(spread.mean())) < 5 * 0.1 / n**0.5
+    euler = angle_difference(sample(score, STILL, (n, 1), method="euler", **options), torch.full((n, 1), phase))
+    assert float(euler.square().mean()) > 0.015  # the noise of the forward step is too much there
+
+
+def time_of(process, variance):
+    return brentq(lambda t: process.coefficients(0.0, t).variance - variance, 0, 1)
 
 
 def test_adams_returns_the_data_better_than_euler(errors):
