@@ -9,7 +9,7 @@ Given the image at time 0, its pixels are almost independent at time t, each dri
 .. math:: V > V_s: \quad \dot c_n = \tfrac n2 (H c_{n-1} - \bar H c_{n+1}) - n^2 D c_n, \qquad
           p = \tfrac1{2\pi} \bigl(1 + 2 \operatorname{Re} \textstyle\sum_n c_n e^{-in\theta}\bigr)
 
-with V = int 2D, the clock of the process.  One integration serves all the times of a batch, in about 25 stages however
+with V = int 2D, the clock of the process.  One integration serves all the times of a batch, in about 20 stages however
 many steps a sampler takes.
 """
 
