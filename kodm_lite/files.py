@@ -25,7 +25,7 @@ def write_atomically(path: Path, content: bytes) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             os.replace(temporary, path)
-        except OSError:
+        except BaseException:  # Ctrl-C too
             with contextlib.suppress(OSError):
                 temporary.unlink()  # a full disk needs the room
             raise

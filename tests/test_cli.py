@@ -276,7 +276,8 @@ def test_a_grid_shows_the_samples_in_order(grey, tmp_path, n, columns, rows):
     out = tmp_path / "grid.png"
     assert cli.main(["sample", grey, "-n", str(n), *QUICK, "--out", str(out)]) == 0
     model = checkpoints.load(grey)
-    theta = sample(model.network, PROCESS, (n, 1, 8, 8), steps=3, method="split", seeds=range(n))
+    options = {"steps": 3, "method": "split", "calibration": model.calibration, "seeds": range(n)}
+    theta = sample(model.network, PROCESS, (n, 1, 8, 8), **options)
     with Image.open(out) as picture:
         assert picture.mode == "L" and picture.size == (columns * 9 - 1, rows * 9 - 1)
         pixels = np.asarray(picture).astype(int)
