@@ -28,7 +28,10 @@ from kodm_lite.metrics import (
 )
 
 RESULTS = Path(__file__).parent / "results"
-PLAN = ("split:100", "split:50", "split:25", "split:10", "adams:25", "euler:100", "euler:25", "ode:25", "ancestral:25")
+PLAN = (
+    "hybrid:100", "hybrid:50", "hybrid:25", "hybrid:10", "ode:50", "ode:25", "ode:10", "ancestral:25", "adams:25",
+    "euler:25", "euler:100",
+)  # fmt: skip
 
 
 class Yardstick:

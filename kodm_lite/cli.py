@@ -29,7 +29,7 @@ from kodm_lite import checkpoints, pictures
 from kodm_lite.files import write_atomically
 from kodm_lite.networks import describe
 from kodm_lite.recipes import FolderRecipe, TextureRecipe, prepare, train
-from kodm_lite.samplers import Method, sample
+from kodm_lite.samplers import Method, default_method, sample
 from kodm_lite.training import TrainingInterrupted
 
 __all__ = ["Info", "Program", "Sample", "Train", "main"]
@@ -107,7 +107,8 @@ class Sample:
         model: a model's file, the folder of a training, or the name of a shipped model (see kodm-lite info).
         n: number of images.
         steps: of the sampler; fewer are faster, more are better.
-        method: of sampling; split needs the fewest steps, ancestral a calibrated model, as training leaves it.
+        method: of sampling; hybrid is best for images, and needs a calibrated model, as a finished training leaves it;
+            by default hybrid if the model is calibrated, otherwise ode.
         seed: of the first image; the next one has the next seed.
         out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians), seeds and header (JSON);
             a name without ending: a folder with 00000.png, 00001.png and so on.
@@ -121,7 +122,7 @@ class Sample:
     model: Model
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     steps: int = 50
-    method: Method = "split"
+    method: Method | None = None
     seed: int = 0
     out: Path = Path("samples.png")
     trajectory: Path | None = None
@@ -136,8 +137,8 @@ class Sample:
         model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         if self._is_drawn or self.trajectory:
             pictures.check_drawable(model.shape)
-        if self.method == "ancestral" and model.calibration is None:
-            raise ValueError("method: got ancestral, expected another for a model without calibration; try split")
+        if self.method in ("ancestral", "hybrid") and model.calibration is None:
+            raise ValueError(f"method: got {self.method}, expected another for a model without calibration; try ode")
         label = None if self.class_ is None else _label(self.class_, model)
         for file in filter(None, (self._probe, self.trajectory)):
             _require_writable(file)
@@ -219,7 +220,8 @@ class Sample:
     def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
         stored = checkpoints.read_header(path)
         header = {key: stored[key] for key in ("network", "process", "shape", "scale", "weights_sha256", "card")}
-        header |= {"model": path.name, "method": self.method, "steps": self.steps, "class": self.class_}
+        method = self.method or default_method(model.calibration)
+        header |= {"model": path.name, "method": method, "steps": self.steps, "class": self.class_}
         buffer = io.BytesIO()
         seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
         np.savez(buffer, phases=theta.float().numpy(), seeds=seeds, header=np.array(json.dumps(header)))

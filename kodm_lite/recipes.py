@@ -24,7 +24,7 @@ from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
 
 __all__ = ["FolderRecipe", "Prepared", "Recipe", "TextureRecipe", "prepare", "train"]
 
-TEXTURE_SIZE, TEXTURE_CROPS, TEXTURE_VALIDATION_CROPS = 32, 8192, 512
+TEXTURE_SIZE, TEXTURE_CROPS, TEXTURE_VALIDATION_CROPS = 32, 32768, 512
 CALIBRATION_IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
 
 

@@ -1,12 +1,12 @@
 """From the prior back to data: reverse-time samplers on any score, exact or learned.
 
-Chapter 5 of the book derives every step.  With the drift and the noise variance v of a step from t1 down to t0,
+Chapters 5 and 9 of the book derive every step.  With the drift and the noise variance v of a step from t1 down to t0,
 
-    euler       theta0 = theta1 - drift(theta1) + v score + sqrt(v) noise            reverse SDE
-    adams       the same, velocity extrapolated from this step and the last one     second order for one evaluation
-    split       the drift by Heun's method, only the distance from equilibrium extrapolated    the same, and less biased
+    ode         theta0 = theta1 + (u1 - u0) velocity, extrapolated     probability flow, cos u = exp(-V/2), V = int 2D
     ancestral   theta0 = x - drift(x),  x = theta1 + v score + sqrt(v') noise       v' = v (1 - v m), m = E[score^2]
-    ode         theta0 = theta1 - drift(theta1) + (v / 2) score, by Heun's method    probability flow
+    hybrid      ode until it is decided which image appears, then ancestral
+    euler       theta0 = theta1 - drift(theta1) + v score + sqrt(v) noise           reverse SDE, as published
+    adams       the same, displacement extrapolated from this step and the last one
     pc          euler, then a Langevin step
 """
 
@@ -30,7 +30,9 @@ from kodm_lite.randomness import Generators, generators_from_seeds, normal
 __all__ = ["Calibration", "calibrate", "sample", "time_grid"]
 
 Score = Callable[[Tensor, Tensor], Tensor]
-Method = Literal["euler", "adams", "split", "ancestral", "ode", "pc"]
+Method = Literal["ode", "ancestral", "hybrid", "euler", "adams", "pc"]
+
+_DECIDED = 1.0  # clock V = int 2D below which a state has all but decided which image it becomes
 
 
 @dataclass(frozen=True)
@@ -107,6 +109,11 @@ def time_grid(steps: int) -> list[float]:
     return [1 - k / steps for k in range(steps + 1)]
 
 
+def default_method(calibration: Calibration | None) -> Method:
+    """What :func:`sample` does if it is told no method."""
+    return "ode" if calibration is None else "hybrid"
+
+
 @torch.no_grad()
 def sample(
     network: Score,
@@ -114,7 +121,7 @@ def sample(
     shape: tuple[int, ...],
     *,
     steps: int = 100,
-    method: Method = "euler",
+    method: Method | None = None,
     calibration: Calibration | None = None,
     prior: Prior | None = None,
     start: Tensor | None = None,
@@ -133,14 +140,13 @@ def sample(
         process: the forward process; its step coefficients are used, on any time grid.
         shape: (B, C, H, W) or (B, N).
         steps: number of steps, by default evenly spaced from t = 1 to 0.
-        method: "euler": reverse SDE with the forward noise variance; "adams": the two-step Adams-Bashforth rule for the
-            same equation, less biased in few steps; "split": the same rule for the score's distance from equilibrium
-            alone, while the rest, which is the forward process itself, takes Heun steps; with a calibration the
-            last steps have the best scalar variance; "ancestral": Bayes' rule for
-            one step, with the best scalar variance, needs ``calibration``; "ode": probability flow by Heun's method,
-            deterministic after the start, two score evaluations a step; "pc": euler, then one Langevin step with the
-            same score a step later.
-        calibration: from :func:`calibrate`, for "ancestral", and for the last steps of "split" if there is one.
+        method: "ode": probability flow, deterministic after the start, by the two-step Adams-Bashforth rule in the
+            angle in which its velocity is of order one; "ancestral": Bayes' rule for one step, with the best scalar
+            variance; "hybrid": the flow while it is open which image will appear, ancestral steps from there on, best
+            for images in any number of steps; "euler": reverse SDE with the forward noise variance, as published;
+            "adams": the two-step rule for the same equation; "pc": euler, then one Langevin step with the same score
+            a step later.  By default "hybrid" with a calibration, "ode" without.
+        calibration: from :func:`calibrate`, for "ancestral" and "hybrid".
         prior: where to start; the correlated stationary law :class:`GibbsPrior` by default.
         start: a terminal state to start from, instead of a prior.
         times: decreasing times to use instead of ``steps``, for instance 1, 0.5, 0.
@@ -162,12 +168,13 @@ def sample(
 
     Source: Anderson 1982; Song et al. 2021; arXiv 2509.15328, sampling; Bao et al. 2022.  Book: chapter 5.
     """
+    method = method or default_method(calibration)
     if method not in _STEPPERS:
         raise ValueError(f"method: got {method!r}, expected one of {sorted(_STEPPERS)}")
-    if method == "ancestral" and calibration is None:
+    if method in ("ancestral", "hybrid") and calibration is None:
         raise ValueError(
-            "calibration: got None, expected calibrate(network, process, data) for the ancestral sampler; "
-            "or try method='euler'"
+            f"calibration: got None, expected calibrate(network, process, data) for the {method} sampler; "
+            "or try method='ode'"
         )
     check_shape(shape)
     if seeds is not None:
@@ -221,7 +228,8 @@ def sample(
     return theta
 
 
-# What a step leaves for the next one (velocity and variance, for "adams"), and what it returns.
+# What a step leaves for the next one, if that extrapolates (its velocity, and where or how long it was), and what it
+# returns.
 _Memory = tuple[Tensor, Tensor | float] | None
 _Stepped = tuple[Tensor, _Memory]
 
@@ -243,8 +251,42 @@ class _Run:
         assert self.calibration is not None, "sample() refuses ancestral steps without"
         return variance * max(0.0, 1 - float(variance) * self.calibration.at(t))
 
+    def clock(self, t: float) -> float:
+        """V = int 2D from 0 to t."""
+        return float(self.process.coefficients(0.0, t).variance)
+
     def noise(self, theta: Tensor) -> Tensor:
         return normal(theta, self.generator)
+
+
+def _ode(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
+    # Reversed, the flow moves by D (score - drift / D) dt: in equilibrium not at all.  That distance decays like
+    # 1 / tan u, and D dt = tan u du, so that in the angle u the velocity is of order one from the prior to the data.
+    angle1, angle0 = (math.acos(math.exp(-0.5 * run.clock(t))) for t in (t1, t0))
+    equilibrium = run.process.drift(theta, t1) / run.process.diffusion.at(t1)
+    velocity = ahead = math.tan(angle1) * (run.score(theta, t1) - equilibrium)
+    step = angle1 - angle0
+    if memory is not None:
+        last_velocity, last_step = memory
+        if last_step > 0:  # so much noise that the angle is still a right one to all digits
+            ahead = velocity + step / (2 * last_step) * (velocity - last_velocity)
+    return theta + step * ahead, (velocity, step)
+
+
+def _ancestral(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
+    variance = run.process.coefficients(t0, t1).variance
+    theta = theta + variance * run.score(theta, t1)
+    if t0 > 0:
+        theta = theta + run.best_variance(variance, t1) ** 0.5 * run.noise(theta)
+    # The forward step drifts first and kicks after; so the kick is undone first, and the drift where it happened.
+    return theta - run.process.step_drift(theta, t0, t1), None
+
+
+def _hybrid(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
+    # An error that all pixels share decides which image appears, and steps of the flow make the smallest.  Later, noise
+    # corrects what a learned score gets wrong in the details.
+    step = _ode if run.clock(t1) > _DECIDED else _ancestral
+    return step(run, theta, t1, t0, memory)
 
 
 def _euler(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
@@ -262,25 +304,6 @@ def _adams(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _
     return _kick(run, theta + displacement, t1, t0), (velocity, variance)
 
 
-def _split(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
-    variance = run.process.coefficients(t0, t1).variance
-    drift = run.process.step_drift(theta, t0, t1)
-    # In equilibrium the score is drift / D, which turns the reverse displacement -drift + v score into +drift: the
-    # forward process, known without a network.  The network's part is how far the score is from that.
-    distance = ahead = run.score(theta, t1) - drift / (0.5 * variance)
-    kick = variance
-    if variance < run.process.coefficients(0.0, t1).variance / 4:
-        if memory is not None:
-            last_distance, last_variance = memory
-            ahead = distance + variance / (2 * last_variance) * (distance - last_distance)
-    elif run.calibration is not None:  # near the data, where steps are large and the noise of single phases matters
-        kick = run.best_variance(variance, t1)
-    end = theta + drift + variance * ahead
-    if t0 > 0:
-        end = end + kick**0.5 * run.noise(theta)
-    return end + 0.5 * (run.process.step_drift(end, t0, t1) - drift), (distance, variance)
-
-
 def _reverse_displacement(run: _Run, theta: Tensor, t1: float, t0: float) -> Tensor:
     variance = run.process.coefficients(t0, t1).variance
     return variance * run.score(theta, t1) - run.process.step_drift(theta, t0, t1)
@@ -290,27 +313,6 @@ def _kick(run: _Run, mean: Tensor, t1: float, t0: float) -> Tensor:
     if t0 == 0:
         return mean  # the last step returns its mean: noise would only blur the data
     return mean + run.process.coefficients(t0, t1).variance ** 0.5 * run.noise(mean)
-
-
-def _ancestral(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
-    variance = run.process.coefficients(t0, t1).variance
-    theta = theta + variance * run.score(theta, t1)
-    if t0 > 0:
-        theta = theta + run.best_variance(variance, t1) ** 0.5 * run.noise(theta)
-    # The forward step drifts first and kicks after; so the kick is undone first, and the drift where it happened.
-    return theta - run.process.step_drift(theta, t0, t1), None
-
-
-def _ode(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
-    half_variance = 0.5 * run.process.coefficients(t0, t1).variance
-
-    def displacement(x: Tensor, t: float) -> Tensor:
-        return run.process.step_drift(x, t0, t1) - half_variance * run.score(x, t)
-
-    first = displacement(theta, t1)
-    if t0 == 0:
-        return theta - first, None  # Euler: a learned score is not defined at t = 0
-    return theta - 0.5 * (first + displacement(theta - first, t0)), None
 
 
 def _pc(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
@@ -323,11 +325,11 @@ def _pc(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Ste
 
 
 _STEPPERS: dict[str, Callable[[_Run, Tensor, float, float, _Memory], _Stepped]] = {
+    "ode": _ode,
+    "ancestral": _ancestral,
+    "hybrid": _hybrid,
     "euler": _euler,
     "adams": _adams,
-    "split": _split,
-    "ancestral": _ancestral,
-    "ode": _ode,
     "pc": _pc,
 }
 

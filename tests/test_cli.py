@@ -168,7 +168,7 @@ def test_the_recipes():
     assert one.training == local.training == recipes.recommended_options()
     assert set(get_args(get_type_hints(recipes.Recipe)["network"])) == set(SIZES)
     data, validation = one.data()
-    assert data.theta.shape == (8192, 1, 32, 32) and validation.theta.shape == (512, 1, 32, 32)
+    assert data.theta.shape == (32768, 1, 32, 32) and validation.theta.shape == (512, 1, 32, 32)
     assert not (validation.theta[:, None, :, :4, :4] == data.theta[None, :50, :, :4, :4]).flatten(2).all(2).any()
 
 
@@ -276,7 +276,7 @@ def test_a_grid_shows_the_samples_in_order(grey, tmp_path, n, columns, rows):
     out = tmp_path / "grid.png"
     assert cli.main(["sample", grey, "-n", str(n), *QUICK, "--out", str(out)]) == 0
     model = checkpoints.load(grey)
-    options = {"steps": 3, "method": "split", "calibration": model.calibration, "seeds": range(n)}
+    options = {"steps": 3, "calibration": model.calibration, "seeds": range(n)}
     theta = sample(model.network, PROCESS, (n, 1, 8, 8), **options)
     with Image.open(out) as picture:
         assert picture.mode == "L" and picture.size == (columns * 9 - 1, rows * 9 - 1)
@@ -414,7 +414,8 @@ def test_errors_of_sampling(capsys, models, grey, tmp_path):
     fails(capsys, ["sample", grey, "--seed", "-1", *out], "seed: got -1")
     fails(capsys, ["sample", grey, "--class", "wool", *out], "'wool'", "['brick', 'grass']")
     fails(capsys, ["sample", models / "rgb.safetensors", "--class", "1", *out], "no classes")
-    fails(capsys, ["sample", models / "rgb.safetensors", "--method", "ancestral", *out], "calibration", "split")
+    fails(capsys, ["sample", models / "rgb.safetensors", "--method", "ancestral", *out], "calibration", "try ode")
+    fails(capsys, ["sample", models / "rgb.safetensors", "--method", "hybrid", *out], "calibration", "try ode")
     fails(capsys, ["sample", grey, "--device", "nonsense", *out], "device: got 'nonsense'")
     fails(capsys, ["sample", grey, "--out", "a.jpg"], "a.jpg", "try a.png")
     fails(capsys, ["sample", grey, "--trajectory", "a.mp4", *out], "try a.gif")
