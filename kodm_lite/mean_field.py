@@ -23,16 +23,19 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kodm_lite.circular import wrap
 from kodm_lite.kernels import WrappedNormal
 from kodm_lite.kuramoto import GlobalCoupling
 from kodm_lite.process import KuramotoProcess
+from kodm_lite.randomness import Generators, uniform
 
-__all__ = ["MeanFieldLaw", "mean_field_law"]
+__all__ = ["MeanFieldLaw", "mean_field_law", "mean_field_sample"]
 
 _SWITCH = 0.2  # clock at which wrapped normals hand over to Fourier modes
 _TAIL = 1e-6  # size of the first Fourier mode that is left out
 _SHARPEST = 20.0  # concentration up to which the series is meant to be used: sharper laws take hundreds of stages
 _FLOOR = 1e-5  # densities below (relative to uniform) are rounding errors of the series
+_TABLE = 128  # points of a distribution function from which its inverse is refined
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,12 @@ class MeanFieldLaw:
     narrow: Tensor
     field: Tensor
 
+    @property
+    def first_moment(self) -> Tensor:
+        """E exp(i theta) of every phase, complex (B, ...)."""
+        normal = torch.polar(torch.exp(-0.5 * self.variance), self.mean)
+        return torch.where(self.narrow, normal, self.modes[0])
+
     def score(self, theta: Tensor) -> Tensor:
         """Derivative of every phase's log-density at the phases ``theta`` (B, ...)."""
         normal = WrappedNormal(self.mean, self.variance.sqrt(), validate_args=False).score(theta)
@@ -62,6 +71,40 @@ class MeanFieldLaw:
             series, slope = (series + self.modes[n - 1]) * turn, (slope + n * self.modes[n - 1]) * turn
         density = (1 + 2 * series.real).clamp(min=_FLOOR)
         return torch.where(self.narrow, normal, 2 * slope.imag / density)
+
+    def sample(self, generator: Generators = None) -> Tensor:
+        """Independent draws of all phases (B, ...) in [-pi, pi), by their inverse distribution functions.
+
+        The law of each phase is right; that phases fluctuate together is left out.
+        """
+        u = uniform(self.mean, generator).clamp(1e-7, 1 - 1e-7)
+        normal = self.mean + self.variance.sqrt() * torch.special.ndtri(u)
+        return wrap(torch.where(self.narrow, normal, self._quantile(u)))
+
+    def _quantile(self, u: Tensor) -> Tensor:
+        """Where the distribution function of the series is u: from a table, refined by Newton's method."""
+        n = torch.arange(1, len(self.modes) + 1, device=u.device).reshape(-1, *[1] * u.ndim)
+        sign = 1 - 2 * (n % 2)  # the table begins at -pi
+        waves = (sign * self.modes.conj() / (1j * n)).movedim(0, -1)
+        spectrum = torch.cat([torch.zeros_like(waves[..., :1]), waves], -1)
+        table = torch.fft.irfft(spectrum, n=_TABLE, norm="forward")
+        table = torch.arange(_TABLE, device=u.device, dtype=u.dtype) / _TABLE + (table - table[..., :1]) / (2 * math.pi)
+        cell = torch.searchsorted(table.contiguous(), u[..., None]).clamp(1, _TABLE) - 1
+        below = table.gather(-1, cell)[..., 0]
+        above = torch.cat([table, torch.ones_like(table[..., :1])], -1).gather(-1, cell + 1)[..., 0]
+        left, width = cell[..., 0] * (2 * math.pi / _TABLE) - math.pi, 2 * math.pi / _TABLE
+        theta = left + width * ((u - below) / (above - below).clamp(min=1e-12)).clamp(0, 1)
+        start = 2 * (sign * self.modes / (-1j * n)).real.sum(0)  # of the integrated waves, at -pi
+        for _ in range(2):
+            turn = torch.polar(torch.ones_like(theta), -theta)
+            density = integral = torch.zeros_like(turn)
+            for k in range(len(self.modes), 0, -1):  # Horner
+                mode = self.modes[k - 1]
+                density, integral = (density + mode) * turn, (integral + mode / (-1j * k)) * turn
+            reached = (theta + math.pi + 2 * integral.real - start) / (2 * math.pi)
+            slope = (1 + 2 * density.real).clamp(min=_FLOOR) / (2 * math.pi)
+            theta = torch.minimum(torch.maximum(theta - (reached - u) / slope, left), left + width)
+        return theta
 
 
 def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanFieldLaw:
@@ -112,6 +155,24 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
     field = _field(process, average, process.coupling_strength.at(times), process.reference_strength.at(times))
     field = field.expand_as(first)
     return MeanFieldLaw(mean[back], variance[back], full[:, back], narrow[back], field[back])
+
+
+def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, generator: Generators = None) -> Tensor:
+    """theta(t) given theta0 without a simulated chain: independent draws from the law of every phase.
+
+    Each phase has the right law.  Their common fluctuations are missing, a quarter of the variance of the order
+    parameter where the process ends; training therefore simulates the chain.
+
+    Args:
+        process: the forward process.
+        theta0: phases (B, C, H, W) or (B, N), radians.
+        t: one time per image (B,), on the CPU.
+        generator: None, one, or one per image.
+
+    Returns:
+        Phases in [-pi, pi), same shape.  Raises as :func:`mean_field_law`.
+    """
+    return mean_field_law(process, theta0, t).sample(generator)
 
 
 def _wrapped_normals(process: KuramotoProcess, theta0: Tensor, t: Tensor, steps: int = 3) -> tuple[Tensor, Tensor]:

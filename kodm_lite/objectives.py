@@ -19,12 +19,21 @@ import torch
 from torch import Tensor
 
 from kodm_lite.circular import wrap
+from kodm_lite.fluctuation import Fluctuation, mean_field_score, shared_fluctuation
 from kodm_lite.kernels import WrappedNormal
-from kodm_lite.mean_field import mean_field_law
-from kodm_lite.process import STEPS, KuramotoProcess
+from kodm_lite.mean_field import mean_field_law, mean_field_sample
+from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators, normal, uniform
 
-__all__ = ["Loss", "collective_error", "early_times", "mean_field_score_matching", "transition_score_matching"]
+__all__ = [
+    "Loss",
+    "collective_error",
+    "early_times",
+    "mean_field_sample",
+    "mean_field_score",
+    "mean_field_score_matching",
+    "transition_score_matching",
+]
 
 Weighting = Literal["target", "published", "none"]
 
@@ -123,6 +132,7 @@ def mean_field_score_matching(
     *,
     steps: int = STEPS // 2,
     collective_weight: float = 0.0,
+    fluctuation: Fluctuation | None = None,
     t: Tensor | None = None,
     generator: Generators = None,
 ) -> Loss:
@@ -141,6 +151,8 @@ def mean_field_score_matching(
         network, process, theta0, label, collective_weight, t, generator: as :func:`transition_score_matching`, but the
             default times are :func:`early_times`.
         steps: Heun steps per unit of time of the forward simulation.
+        fluctuation: from :func:`kodm_lite.fluctuation.calibrate_fluctuation`, for the measured gamma(t) in place of
+            K/D; it adds (gamma - K/D) times the pull of the fluctuating field to the target.
 
     Returns:
         :class:`Loss`; the baseline is the score of equilibrium.
@@ -152,9 +164,12 @@ def mean_field_score_matching(
     theta = process.simulate(theta0, t, steps, generator, method="heun")
     law = mean_field_law(process, theta0, t)
     now = t.to(theta)
-    diffusion = process.diffusion.at(now).reshape(-1, *[1] * (theta.ndim - 1))
+    diffusion = per_image(process.diffusion.at(now), theta)
     turn = torch.polar(torch.ones_like(theta), -theta)
     target = law.score(theta) - (law.field * turn).imag / diffusion
+    if fluctuation is not None:
+        excess = (fluctuation.at(now) - 1) * process.coupling_strength.at(now)
+        target = target + per_image(excess, theta) / diffusion * shared_fluctuation(process, law, theta)
     score = network(theta, now) if label is None else network(theta, now, label)
     distance = score - process.drift(theta, now) / diffusion
     weight = torch.expm1(torch.as_tensor(process.coefficients(torch.zeros_like(now), now).variance))

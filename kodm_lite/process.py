@@ -103,7 +103,7 @@ class KuramotoProcess:
         return self._displacement(theta, step.coupling, step.reference)
 
     def _displacement(self, theta: Tensor, coupling: Tensor | float, reference: Tensor | float) -> Tensor:
-        coupling, reference = _per_image(coupling, theta), _per_image(reference, theta)
+        coupling, reference = per_image(coupling, theta), per_image(reference, theta)
         sin, cos = theta.sin(), theta.cos()
         pull_real: Tensor | float
         pull_imag: Tensor | float
@@ -119,12 +119,12 @@ class KuramotoProcess:
 
     def advance(self, theta: Tensor, noise: Tensor, t0: Tensor | float, t1: Tensor | float) -> Tensor:
         """One Euler-Maruyama step with given standard normal ``noise``, not wrapped: the hot path, nothing checked."""
-        std = _per_image((2 * self.diffusion.integral(t0, t1)) ** 0.5, theta)
+        std = per_image((2 * self.diffusion.integral(t0, t1)) ** 0.5, theta)
         return theta + self.step_drift(theta, t0, t1) + std * noise
 
     def advance_heun(self, theta: Tensor, noise: Tensor, t0: Tensor | float, t1: Tensor | float) -> Tensor:
         """One step of Heun's method: the drift is averaged over both ends, which is of second order in law."""
-        std = _per_image((2 * self.diffusion.integral(t0, t1)) ** 0.5, theta)
+        std = per_image((2 * self.diffusion.integral(t0, t1)) ** 0.5, theta)
         drift = self.step_drift(theta, t0, t1)
         end = theta + drift + std * noise
         return end + 0.5 * (self.step_drift(end, t0, t1) - drift)
@@ -425,7 +425,7 @@ def flat_image_memory(process: KuramotoProcess, shape: tuple[int, ...], theta0: 
     return signal / noise
 
 
-def _per_image(value: Tensor | float, theta: Tensor) -> Tensor | float:
+def per_image(value: Tensor | float, theta: Tensor) -> Tensor | float:
     """A number as it is; one number per image with the dimensions it needs to multiply ``theta``."""
     if isinstance(value, Tensor) and value.ndim == 1:
         return value.reshape(-1, *[1] * (theta.ndim - 1))

@@ -1,0 +1,139 @@
+r"""What phases that share a field fluctuate together: the conditional score beyond independent phases.
+
+Given theta0, the phases of a neighbourhood share the fluctuation of their field, so that along collective directions
+the score of independent phases (:mod:`kodm_lite.mean_field`) is too strong.  The cure is the fluctuating field,
+
+.. math:: s_i = s_{mf,i} + \gamma(t)\, q_i, \qquad q_i = \operatorname{Im}(\delta z_i\, e^{-i\theta_i}),
+          \qquad \delta z_i = \langle e^{i\theta_j} - \mathbb E\,e^{i\theta_j} \rangle_{j \sim i},
+
+exact in equilibrium with gamma = K/D.  Before, gamma is found once per process, without a network: for the true score
+E[s q] = - E[div q], so that regression of s - s_mf on q needs simulated states only.  Chapter 7 of the book.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kodm_lite.mean_field import MeanFieldLaw, mean_field_law
+from kodm_lite.process import STEPS, KuramotoProcess, per_image
+from kodm_lite.randomness import Generators
+
+__all__ = ["Fluctuation", "calibrate_fluctuation", "mean_field_score", "shared_fluctuation"]
+
+
+@dataclass(frozen=True)
+class Fluctuation:
+    """gamma(t) of a process, in units of its value in equilibrium, K(t)/D(t).
+
+    Args:
+        times: increasing times in (0, 1].
+        ratios: gamma D/K at those times; linear in between and constant outside.
+        errors: their standard errors.
+
+    Raises:
+        ValueError: times that do not increase in (0, 1], or not one finite ratio and error for each.
+    """
+
+    times: tuple[float, ...]
+    ratios: tuple[float, ...]
+    errors: tuple[float, ...]
+
+    def __post_init__(self) -> None:
+        numbers = torch.tensor([*self.times, *self.ratios, *self.errors], dtype=torch.float64)
+        steps = torch.tensor((0.0, *self.times, 1.0), dtype=torch.float64).diff()
+        rows = {len(self.times), len(self.ratios), len(self.errors)}
+        if len(rows) > 1 or not self.times or not numbers.isfinite().all() or steps[:-1].min() <= 0 or steps[-1] < 0:
+            raise ValueError(
+                f"fluctuation: got times {self.times[:5]} and ratios {self.ratios[:5]}, expected increasing times in "
+                "(0, 1] with one finite ratio and error each; try calibrate_fluctuation(process, theta0)"
+            )
+
+    def at(self, t: Tensor) -> Tensor:
+        """The ratio at times t, of any shape."""
+        times, ratios = (torch.tensor(x, dtype=t.dtype, device=t.device) for x in (self.times, self.ratios))
+        if len(times) == 1:
+            return ratios.expand_as(t)
+        right = torch.searchsorted(times, t.contiguous()).clamp(1, len(times) - 1)
+        share = ((t - times[right - 1]) / (times[right] - times[right - 1])).clamp(0, 1)
+        return torch.lerp(ratios[right - 1], ratios[right], share)
+
+
+def shared_fluctuation(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor) -> Tensor:
+    """q = Im(dz exp(-i theta)): the pull of what the neighbours of a phase do beyond what is expected of them."""
+    pull = process.coupling.average(torch.polar(torch.ones_like(theta), theta) - law.first_moment)
+    return (pull * torch.polar(torch.ones_like(theta), -theta)).imag
+
+
+def mean_field_score(
+    process: KuramotoProcess, theta0: Tensor, theta: Tensor, t: Tensor, fluctuation: Fluctuation | None = None
+) -> Tensor:
+    """The score of theta(t) given theta0, at a cost that does not depend on any number of steps.
+
+    Args:
+        process: the forward process, of any coupling and schedules.
+        theta0: data (B, C, H, W) or (B, N), radians.
+        theta: phases at time t, same shape.
+        t: one time per image (B,), on the CPU.
+        fluctuation: from :func:`calibrate_fluctuation`; by default gamma = K/D at all times.
+
+    Returns:
+        The conditional score, same shape: exact up to the closures of :mod:`kodm_lite.mean_field` and terms of order
+        1/n beyond the fluctuation of the field, for n neighbours.
+
+    Raises:
+        ValueError: shapes that differ, times outside [0, 1], or not one per image.
+    """
+    if theta.shape != theta0.shape:
+        raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected that of theta0, {tuple(theta0.shape)}")
+    law, now = mean_field_law(process, theta0, t), t.to(theta)
+    gamma = process.coupling_strength.at(now) / process.diffusion.at(now)
+    if fluctuation is not None:
+        gamma = gamma * fluctuation.at(now)
+    return law.score(theta) + per_image(gamma, theta) * shared_fluctuation(process, law, theta)
+
+
+def calibrate_fluctuation(
+    process: KuramotoProcess,
+    theta0: Tensor,
+    times: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 1.0),
+    steps: int = STEPS,
+    generator: Generators = None,
+) -> Fluctuation:
+    """Measure gamma(t) on simulated states; no network and no transitions are needed.
+
+    Args:
+        process: the forward process.
+        theta0: data (B, ...), radians; the standard errors fall like 1/sqrt(B).
+        times: where to measure.
+        steps: Heun steps per unit of time of the simulation.
+        generator: None, one, or one per image.
+
+    Raises:
+        ValueError: phases that are none, times that do not increase in (0, 1], no coupling or no noise at one of them.
+
+    Source: this project.  Book: chapter 7.
+    """
+    own = float(process.coupling.transfer(tuple(theta0.shape[1:])).double().sum())  # of all phases on themselves
+    found = []
+    for time in times:
+        equilibrium = process.coupling_strength.at(time) / process.diffusion.at(time)
+        if not 0 < equilibrium < math.inf:
+            raise ValueError(f"process: got K/D = {equilibrium:g} at t = {time:g}, expected a coupling and noise there")
+        theta = process.simulate(theta0, time, steps, generator, method="heun")
+        law = mean_field_law(process, theta0, torch.full((len(theta0),), float(time)))
+        turn = torch.polar(torch.ones_like(theta), -theta)
+        pull = process.coupling.average(turn.conj() - law.first_moment) * turn
+        q = pull.imag
+        # - div q - s_mf q, whose mean over the true law is gamma q^2: the large parts of both cancel image by image.
+        left = (pull.real - law.score(theta) * q).flatten(1).sum(1).double() - own
+        size = q.square().flatten(1).sum(1).double()
+        gamma = left.mean() / size.mean()
+        error = (left - gamma * size).std() / (len(theta0) ** 0.5 * size.mean())
+        found.append((float(gamma) / equilibrium, float(error) / equilibrium))
+    ratios, errors = zip(*found, strict=True)
+    return Fluctuation(tuple(float(t) for t in times), ratios, errors)
