@@ -1,16 +1,19 @@
 r"""The law of every phase given the data, by propagation of chaos: a conditional score without simulating its target.
 
-Given the image at time 0, its pixels are almost independent at time t, each driven by the deterministic field that the
-*expected* phases of its neighbours make.  The density of pixel i is followed in two closures,
+Given the image at time 0, its pixels are almost independent at time t, each driven by the deterministic field H that
+the *expected* phases of its neighbours make.  The law of a pixel is followed in two ways.  While it is narrow, by its
+mean m, variance V and third and fourth cumulants, whose equations are those of the moments of x = theta - m,
 
-.. math:: V < V_s: \quad WN(m_i, V_i), \qquad
-          \dot m = e^{-V/2}\operatorname{Im}(H e^{-im}), \quad \dot V = 2D - 2 e^{-V/2} \operatorname{Re}(H e^{-im})\,V
+.. math:: \frac{d}{dt} \mathbb E\,x^k = k\,\mathbb E\bigl[x^{k-1} (\operatorname{Im}(H e^{-i\theta}) - \dot m)\bigr]
+          + k (k-1) D\,\mathbb E\,x^{k-2} ,
 
-.. math:: V > V_s: \quad \dot c_n = \tfrac n2 (H c_{n-1} - \bar H c_{n+1}) - n^2 D c_n, \qquad
-          p = \tfrac1{2\pi} \bigl(1 + 2 \operatorname{Re} \textstyle\sum_n c_n e^{-in\theta}\bigr)
+and later by its Fourier modes,
 
-with V = int 2D, the clock of the process.  One integration serves all the times of a batch, in about 20 stages however
-many steps a sampler takes.
+.. math:: \dot c_n = \tfrac n2 (H c_{n-1} - \bar H c_{n+1}) - n^2 D c_n, \qquad
+          p = \tfrac1{2\pi} \bigl(1 + 2 \operatorname{Re} \textstyle\sum_n c_n e^{-in\theta}\bigr) .
+
+The switch is at a value of the clock int 2D.  One integration serves all the times of a batch, in about twenty stages
+however many steps a sampler takes.
 """
 
 from __future__ import annotations
@@ -23,19 +26,56 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import wrap
-from kodm_lite.kernels import WrappedNormal
+from kodm_lite.circular import angle_difference, wrap
 from kodm_lite.kuramoto import GlobalCoupling
-from kodm_lite.process import KuramotoProcess
+from kodm_lite.process import Coefficients, KuramotoProcess
 from kodm_lite.randomness import Generators, uniform
 
 __all__ = ["MeanFieldLaw", "mean_field_law", "mean_field_sample"]
 
-_SWITCH = 0.2  # clock at which wrapped normals hand over to Fourier modes
-_TAIL = 1e-6  # size of the first Fourier mode that is left out
+_SWITCH = 0.15  # clock at which cumulants hand over to Fourier modes
+_TAIL = 3e-6  # size of the first Fourier mode that is left out
 _SHARPEST = 20.0  # concentration up to which the series is meant to be used: sharper laws take hundreds of stages
-_FLOOR = 1e-5  # densities below (relative to uniform) are rounding errors of the series
+_FLOOR = 1e-6  # densities below (relative to uniform) are rounding errors of the series
 _TABLE = 128  # points of a distribution function from which its inverse is refined
+
+
+class Cumulants(NamedTuple):
+    """A narrow law on the circle by its first four cumulants, all of the shape of the phases.
+
+    Args:
+        mean: radians.
+        variance: of the angle on the line around the mean.
+        third, fourth: further cumulants; both zero for a wrapped normal law.
+    """
+
+    mean: Tensor
+    variance: Tensor
+    third: Tensor
+    fourth: Tensor
+
+    def mode(self, n: Tensor | int) -> Tensor:
+        """E exp(i n theta), for orders n that broadcast."""
+        decay = -0.5 * n**2 * self.variance + n**4 * self.fourth / 24
+        return torch.polar(decay.exp(), n * self.mean - n**3 * self.third / 6)
+
+    def score(self, theta: Tensor) -> Tensor:
+        """Derivative of the log-density, by the Edgeworth series of its logarithm."""
+        scale, skewness, excess = self._standardised()
+        y = angle_difference(theta, self.mean) / scale
+        bend = 0.5 * skewness * (y.square() - 1) + (excess / 6 - 0.5 * skewness.square()) * (y**3 - 3 * y)
+        return (bend - (1 + 0.5 * skewness.square()) * y) / scale
+
+    def quantile(self, u: Tensor) -> Tensor:
+        """Where the distribution function is u, by the expansion of Cornish and Fisher."""
+        scale, skewness, excess = self._standardised()
+        w = torch.special.ndtri(u)
+        bend = skewness / 6 * (w.square() - 1) + excess / 24 * (w**3 - 3 * w)
+        return self.mean + scale * (w + bend - skewness.square() / 36 * (2 * w**3 - 5 * w))
+
+    def _standardised(self) -> tuple[Tensor, Tensor, Tensor]:
+        variance = self.variance.clamp(min=1e-12)
+        return variance.sqrt(), self.third / variance**1.5, self.fourth / variance.square()
 
 
 @dataclass(frozen=True)
@@ -43,15 +83,14 @@ class MeanFieldLaw:
     """Independent laws of the phases of a batch at its times, and the field that drives each of them then.
 
     Args:
-        mean, variance: of the wrapped normal laws (B, ...), for images before the switch.
+        cumulants: of the laws of all phases (B, ...), for images before the switch.
         modes: Fourier modes E exp(i n theta), n = 1, 2, ..., complex ``(n, B, ...)``; zero for images before the
             switch.
         narrow: which images (B, 1, ...) are before the switch.
         field: H, the field of the expected phases of the neighbours, complex (B, ...).
     """
 
-    mean: Tensor
-    variance: Tensor
+    cumulants: Cumulants
     modes: Tensor
     narrow: Tensor
     field: Tensor
@@ -59,27 +98,24 @@ class MeanFieldLaw:
     @property
     def first_moment(self) -> Tensor:
         """E exp(i theta) of every phase, complex (B, ...)."""
-        normal = torch.polar(torch.exp(-0.5 * self.variance), self.mean)
-        return torch.where(self.narrow, normal, self.modes[0])
+        return torch.where(self.narrow, self.cumulants.mode(1), self.modes[0])
 
     def score(self, theta: Tensor) -> Tensor:
         """Derivative of every phase's log-density at the phases ``theta`` (B, ...)."""
-        normal = WrappedNormal(self.mean, self.variance.sqrt(), validate_args=False).score(theta)
         turn = torch.polar(torch.ones_like(theta), -theta)
         series = slope = torch.zeros_like(turn)
         for n in range(len(self.modes), 0, -1):  # Horner
             series, slope = (series + self.modes[n - 1]) * turn, (slope + n * self.modes[n - 1]) * turn
         density = (1 + 2 * series.real).clamp(min=_FLOOR)
-        return torch.where(self.narrow, normal, 2 * slope.imag / density)
+        return torch.where(self.narrow, self.cumulants.score(theta), 2 * slope.imag / density)
 
     def sample(self, generator: Generators = None) -> Tensor:
         """Independent draws of all phases (B, ...) in [-pi, pi), by their inverse distribution functions.
 
         The law of each phase is right; that phases fluctuate together is left out.
         """
-        u = uniform(self.mean, generator).clamp(1e-7, 1 - 1e-7)
-        normal = self.mean + self.variance.sqrt() * torch.special.ndtri(u)
-        return wrap(torch.where(self.narrow, normal, self._quantile(u)))
+        u = uniform(self.cumulants.mean, generator).clamp(1e-7, 1 - 1e-7)
+        return wrap(torch.where(self.narrow, self.cumulants.quantile(u), self._quantile(u)))
 
     def _quantile(self, u: Tensor) -> Tensor:
         """Where the distribution function of the series is u: from a table, refined by Newton's method."""
@@ -125,19 +161,19 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
     back = torch.argsort(order).to(theta0.device)
     times = t[order].to(theta0)
     switch = _time_of(process, _SWITCH)
-    mean, variance = _wrapped_normals(process, theta0[order.to(theta0.device)], times.clamp(max=switch))
+    cumulants = _narrow_laws(process, theta0[order.to(theta0.device)], times.clamp(max=switch))
     late = sum(end > switch for end in ends)
     kappa = _largest_concentration(process)
     most = _needed_modes(_SWITCH, kappa)
     orders = torch.arange(1, most + 1, device=theta0.device).reshape(-1, *[1] * theta0.ndim)
-    start = torch.polar(torch.exp(-0.5 * orders**2 * variance[:late]), orders * mean[:late])
+    start = Cumulants(*(x[:late] for x in cumulants)).mode(orders)
     shared = isinstance(process.coupling, GlobalCoupling) and not isinstance(process.reference_phase, Tensor)
     columns = _propagator_columns(start) if shared else _pixel_columns(process, start)
     modes, clock, arrived = columns.start, _SWITCH, []
     t0 = switch
     while len(modes[0]):
         modes = modes[: _needed_modes(clock, kappa)]
-        clock += min(0.25 * clock, 0.4, 4 / max(kappa, 1.0) ** 2)
+        clock += min(0.4 * clock, 0.6, 6 / max(kappa, 1.0) ** 2)
         t1 = _time_of(process, clock)
         modes = _stage(process, columns, modes, t0, times[: len(modes[0])].clamp(max=t1))
         left = sum(end > t1 for end in ends[: len(modes[0])])
@@ -150,11 +186,11 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
         images = slice(done, done + part.shape[1])
         full[: len(part), images] = _propagate(part, start[:, images]) if shared else part
     narrow = (times <= switch).reshape(-1, *[1] * (theta0.ndim - 1))
-    first = torch.where(narrow, torch.polar(torch.exp(-0.5 * variance), mean), full[0])
+    first = torch.where(narrow, cumulants.mode(1), full[0])
     average = process.coupling.average(first)
     field = _field(process, average, process.coupling_strength.at(times), process.reference_strength.at(times))
     field = field.expand_as(first)
-    return MeanFieldLaw(mean[back], variance[back], full[:, back], narrow[back], field[back])
+    return MeanFieldLaw(Cumulants(*(x[back] for x in cumulants)), full[:, back], narrow[back], field[back])
 
 
 def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, generator: Generators = None) -> Tensor:
@@ -175,24 +211,40 @@ def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, gener
     return mean_field_law(process, theta0, t).sample(generator)
 
 
-def _wrapped_normals(process: KuramotoProcess, theta0: Tensor, t: Tensor, steps: int = 3) -> tuple[Tensor, Tensor]:
-    """Means and variances of the first closure at times t (B,), by Heun's method."""
-    mean, variance = theta0, torch.zeros_like(theta0)
+def _narrow_laws(process: KuramotoProcess, theta0: Tensor, t: Tensor, steps: int = 2) -> Cumulants:
+    """Cumulants at times t (B,), from points at time 0, by the Runge-Kutta method of order 4."""
+    zero = torch.zeros_like(theta0)
+    law = Cumulants(theta0, zero, zero, zero)
+
+    def ahead(law: Cumulants, *rates: tuple[float, Cumulants]) -> Cumulants:
+        return Cumulants(*(x + sum(w * r[k] for w, r in rates) for k, x in enumerate(law)))
+
     for k in range(steps):
         step = process.coefficients(t * k / steps, t * (k + 1) / steps)
-        growth = _broadcast(step.variance, theta0)
+        first = _cumulant_rates(process, law, step)
+        second = _cumulant_rates(process, ahead(law, (0.5, first)), step)
+        third = _cumulant_rates(process, ahead(law, (0.5, second)), step)
+        fourth = _cumulant_rates(process, ahead(law, (1.0, third)), step)
+        law = ahead(law, (1 / 6, first), (1 / 3, second), (1 / 3, third), (1 / 6, fourth))
+    return law
 
-        def rates(m: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-            shrink = torch.exp(-0.5 * v)
-            average = process.coupling.average(torch.polar(shrink, m))
-            pull = _field(process, average, step.coupling, step.reference)  # noqa: B023
-            along = pull * torch.polar(shrink, -m)
-            return along.imag, growth - 2 * along.real * v  # noqa: B023
 
-        dm, dv = rates(mean, variance)
-        dm2, dv2 = rates(mean + dm, variance + dv)
-        mean, variance = mean + 0.5 * (dm + dm2), variance + 0.5 * (dv + dv2)
-    return mean, variance
+def _cumulant_rates(process: KuramotoProcess, law: Cumulants, step: Coefficients) -> Cumulants:
+    """How the cumulants change in a step, at the rates of its start.
+
+    The moments of x with the drift are derivatives of the characteristic function exp(g(w)) = E exp(-iwx) at w = 1:
+    E[x exp(-ix)] = i g' exp(g), E[x^2 exp(-ix)] = -(g'' + g'^2) exp(g) and so on.
+    """
+    _, v, k3, k4 = law
+    growth = _broadcast(step.variance, v)
+    average = process.coupling.average(law.mode(1))
+    pull = _field(process, average, step.coupling, step.reference) * law.mode(1).conj()  # H E exp(-i theta)
+    g1, g2, g3 = torch.complex(k4 / 6 - v, k3 / 2), torch.complex(k4 / 2 - v, k3), torch.complex(k4, k3)
+    dm = pull.imag
+    dv = growth + 2 * (pull * g1).real
+    dk3 = -3 * (pull * (g2 + g1 * g1)).imag - 3 * v * dm
+    dk4 = -4 * (pull * (g3 + 3 * g1 * g2 + g1 * g1 * g1)).real - 4 * k3 * dm + 6 * v * (growth - dv)
+    return Cumulants(dm, dv, dk3, dk4)
 
 
 class _Columns(NamedTuple):
@@ -237,25 +289,43 @@ def _propagate(columns: Tensor, start: Tensor) -> Tensor:
 
 
 def _stage(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float, t1: Tensor) -> Tensor:
-    """Modes from time t0 to times t1 (B,), by the exponential Runge-Kutta method of order 2 (Cox and Matthews).
+    """Modes from time t0 to times t1 (B,), by the exponential Runge-Kutta method of order 4 (Cox and Matthews).
 
     Decay by diffusion is exact; so are stationary states, whatever the length of the stage.
     """
     step = process.coefficients(torch.full_like(t1, t0), t1)
     n = torch.arange(1, len(modes) + 1, device=modes.device, dtype=t1.dtype).reshape(-1, *[1] * (modes.ndim - 1))
-    decay = 0.5 * n**2 * _broadcast(step.variance, modes[0]) + 1e-12
-    kept, weight = torch.exp(-decay), -torch.expm1(-decay) / decay
-    weight2 = (1 - weight) / decay
+    decay = 0.5 * n**2 * _broadcast(step.variance, modes[0])
+    half, (phi1, phi2, phi3) = torch.exp(-0.5 * decay), _phi(decay)
+    weight_half = 0.5 * _phi(0.5 * decay)[0]
 
     def torque(c: Tensor) -> Tensor:
-        pull = _field(process, columns.average(c[0]), step.coupling, step.reference)
-        below = torch.cat([columns.zeroth.expand_as(c[0])[None], c[:-1]])
-        above = torch.cat([c[1:], torch.zeros_like(c[:1])])
-        return 0.5 * n * (pull * below - pull.conj() * above)
+        pull = 0.5 * _field(process, columns.average(c[0]), step.coupling, step.reference)
+        padded = torch.cat([columns.zeroth.expand_as(c[0])[None], c, torch.zeros_like(c[:1])])
+        return n * torch.addcmul(pull * padded[:-2], pull.conj().resolve_conj(), padded[2:], value=-1)
 
     first = torque(modes)
-    guess = kept * modes + weight * first
-    return guess + weight2 * (torque(guess) - first)
+    start = half * modes
+    guess = start + weight_half * first
+    second = torque(guess)
+    third = torque(start + weight_half * second)
+    last = torque(half * guess + weight_half * (2 * third - first))
+    middle = 2 * (phi2 - 2 * phi3) * (second + third)
+    return half**2 * modes + (phi1 - 3 * phi2 + 4 * phi3) * first + middle + (4 * phi3 - phi2) * last
+
+
+def _phi(decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """phi_k = (phi_{k-1} - 1/(k-1)!) / z at z = -decay, phi_0 = e^z: by this rule, or by a series where it cancels."""
+    z, series = -decay, torch.zeros_like(decay)
+    for k in range(18, 2, -1):
+        series = (series * z) + 1 / math.factorial(k)
+    safe = torch.where(decay < 1, torch.ones_like(z), z)
+    phi1 = torch.expm1(safe) / safe
+    phi2 = (phi1 - 1) / safe
+    near = decay < 1
+    phi3 = torch.where(near, series, (phi2 - 0.5) / safe)
+    phi2 = torch.where(near, 0.5 + z * phi3, phi2)
+    return torch.where(near, 1 + z * phi2, phi1), phi2, phi3
 
 
 def _field(process: KuramotoProcess, average: Tensor, coupling: Tensor | float, reference: Tensor | float) -> Tensor:
