@@ -107,7 +107,7 @@ class Sample:
         model: a model's file, the folder of a training, or the name of a shipped model (see kodm-lite info).
         n: number of images.
         steps: of the sampler; fewer are faster, more are better.
-        method: of sampling; hybrid is best for images, and needs a calibrated model, as a finished training leaves it;
+        method: of sampling; hybrid is meant for images, and needs a calibrated model, as a finished training leaves it;
             by default hybrid if the model is calibrated, otherwise ode.
         seed: of the first image; the next one has the next seed.
         out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians), seeds and header (JSON);

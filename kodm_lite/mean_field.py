@@ -12,8 +12,8 @@ and later by its Fourier modes,
 .. math:: \dot c_n = \tfrac n2 (H c_{n-1} - \bar H c_{n+1}) - n^2 D c_n, \qquad
           p = \tfrac1{2\pi} \bigl(1 + 2 \operatorname{Re} \textstyle\sum_n c_n e^{-in\theta}\bigr) .
 
-The switch is at a value of the clock int 2D.  One integration serves all the times of a batch, in about twenty stages
-however many steps a sampler takes.
+The switch is at a value of the clock int 2D.  One integration serves all the times of a batch, in 10 to 60
+stages however many steps a sampler takes.
 """
 
 from __future__ import annotations
@@ -26,17 +26,18 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import angle_difference, wrap
+from kodm_lite.circular import angle_difference, validate_phases, wrap
 from kodm_lite.kuramoto import GlobalCoupling
 from kodm_lite.process import Coefficients, KuramotoProcess
 from kodm_lite.randomness import Generators, uniform
 
 __all__ = ["MeanFieldLaw", "mean_field_law", "mean_field_sample"]
 
-_SWITCH = 0.15  # clock at which cumulants hand over to Fourier modes
+_SWITCH = 0.15  # clock at which cumulants hand over to Fourier modes; earlier in strong fields, 0.3 / concentration
 _TAIL = 3e-6  # size of the first Fourier mode that is left out
 _SHARPEST = 20.0  # concentration up to which the series is meant to be used: sharper laws take hundreds of stages
-_FLOOR = 1e-6  # densities below (relative to uniform) are rounding errors of the series
+# Densities below (relative to uniform) are errors of the series: of rounding, and in strong fields of truncation.
+_FLOOR, _STRONG, _STRONG_FLOOR = 1e-6, 2.0, 3e-5
 _TABLE = 128  # points of a distribution function from which its inverse is refined
 
 
@@ -88,12 +89,14 @@ class MeanFieldLaw:
             switch.
         narrow: which images (B, 1, ...) are before the switch.
         field: H, the field of the expected phases of the neighbours, complex (B, ...).
+        floor: densities of the series below this (relative to uniform) are taken to be this.
     """
 
     cumulants: Cumulants
     modes: Tensor
     narrow: Tensor
     field: Tensor
+    floor: float = _FLOOR
 
     @property
     def first_moment(self) -> Tensor:
@@ -106,7 +109,7 @@ class MeanFieldLaw:
         series = slope = torch.zeros_like(turn)
         for n in range(len(self.modes), 0, -1):  # Horner
             series, slope = (series + self.modes[n - 1]) * turn, (slope + n * self.modes[n - 1]) * turn
-        density = (1 + 2 * series.real).clamp(min=_FLOOR)
+        density = (1 + 2 * series.real).clamp(min=self.floor)
         return torch.where(self.narrow, self.cumulants.score(theta), 2 * slope.imag / density)
 
     def sample(self, generator: Generators = None) -> Tensor:
@@ -138,7 +141,7 @@ class MeanFieldLaw:
                 mode = self.modes[k - 1]
                 density, integral = (density + mode) * turn, (integral + mode / (-1j * k)) * turn
             reached = (theta + math.pi + 2 * integral.real - start) / (2 * math.pi)
-            slope = (1 + 2 * density.real).clamp(min=_FLOOR) / (2 * math.pi)
+            slope = (1 + 2 * density.real).clamp(min=self.floor) / (2 * math.pi)
             theta = torch.minimum(torch.maximum(theta - (reached - u) / slope, left), left + width)
         return theta
 
@@ -152,24 +155,27 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
         t: one time per image (B,), on the CPU, where the integration is planned.
 
     Raises:
-        ValueError: times outside [0, 1], or not one per image.
+        ValueError: phases that are none, times outside [0, 1], or not one per image, fields of a concentration
+            (K + K_ref)/D above 20.
     """
+    validate_phases(theta0, "theta0")
     if t.shape != theta0.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(theta0)}")
     order = torch.argsort(t, descending=True, stable=True)
     ends = t[order].tolist()
     back = torch.argsort(order).to(theta0.device)
     times = t[order].to(theta0)
-    switch = _time_of(process, _SWITCH)
+    kappa = _largest_concentration(process)
+    clock = min(_SWITCH, 0.3 / kappa) if kappa else _SWITCH
+    switch = _time_of(process, clock)
     cumulants = _narrow_laws(process, theta0[order.to(theta0.device)], times.clamp(max=switch))
     late = sum(end > switch for end in ends)
-    kappa = _largest_concentration(process)
-    most = _needed_modes(_SWITCH, kappa)
+    most = _needed_modes(clock, kappa)
     orders = torch.arange(1, most + 1, device=theta0.device).reshape(-1, *[1] * theta0.ndim)
     start = Cumulants(*(x[:late] for x in cumulants)).mode(orders)
     shared = isinstance(process.coupling, GlobalCoupling) and not isinstance(process.reference_phase, Tensor)
     columns = _propagator_columns(start) if shared else _pixel_columns(process, start)
-    modes, clock, arrived = columns.start, _SWITCH, []
+    modes, arrived = columns.start, []
     t0 = switch
     while len(modes[0]):
         modes = modes[: _needed_modes(clock, kappa)]
@@ -190,7 +196,8 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
     average = process.coupling.average(first)
     field = _field(process, average, process.coupling_strength.at(times), process.reference_strength.at(times))
     field = field.expand_as(first)
-    return MeanFieldLaw(Cumulants(*(x[back] for x in cumulants)), full[:, back], narrow[back], field[back])
+    floor = _FLOOR if kappa <= _STRONG else _STRONG_FLOOR
+    return MeanFieldLaw(Cumulants(*(x[back] for x in cumulants)), full[:, back], narrow[back], field[back], floor)
 
 
 def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, generator: Generators = None) -> Tensor:
@@ -211,8 +218,13 @@ def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, gener
     return mean_field_law(process, theta0, t).sample(generator)
 
 
-def _narrow_laws(process: KuramotoProcess, theta0: Tensor, t: Tensor, steps: int = 2) -> Cumulants:
-    """Cumulants at times t (B,), from points at time 0, by the Runge-Kutta method of order 4."""
+def _narrow_laws(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> Cumulants:
+    """Cumulants at times t (B,), from points at time 0, by a Runge-Kutta method.
+
+    It is of order 4 where K/D and K_ref/D are constant, and of order 2, with more steps, where they are not: K, K_ref
+    and D are their means over a step.
+    """
+    steps = 2 if _has_constant_ratios(process) else 8
     zero = torch.zeros_like(theta0)
     law = Cumulants(theta0, zero, zero, zero)
 
@@ -230,7 +242,7 @@ def _narrow_laws(process: KuramotoProcess, theta0: Tensor, t: Tensor, steps: int
 
 
 def _cumulant_rates(process: KuramotoProcess, law: Cumulants, step: Coefficients) -> Cumulants:
-    """How the cumulants change in a step, at the rates of its start.
+    """Rates of change of the cumulants times the length of the step, with the means of K, K_ref and D over it.
 
     The moments of x with the drift are derivatives of the characteristic function exp(g(w)) = E exp(-iwx) at w = 1:
     E[x exp(-ix)] = i g' exp(g), E[x^2 exp(-ix)] = -(g'' + g'^2) exp(g) and so on.
@@ -291,7 +303,8 @@ def _propagate(columns: Tensor, start: Tensor) -> Tensor:
 def _stage(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float, t1: Tensor) -> Tensor:
     """Modes from time t0 to times t1 (B,), by the exponential Runge-Kutta method of order 4 (Cox and Matthews).
 
-    Decay by diffusion is exact; so are stationary states, whatever the length of the stage.
+    (Of order 2 where K/D or K_ref/D change, as they are frozen at their means over the stage.)  Decay by diffusion is
+    exact; so are stationary states, whatever the length of the stage.
     """
     step = process.coefficients(torch.full_like(t1, t0), t1)
     n = torch.arange(1, len(modes) + 1, device=modes.device, dtype=t1.dtype).reshape(-1, *[1] * (modes.ndim - 1))
@@ -340,24 +353,34 @@ def _broadcast(value: Tensor | float, like: Tensor) -> Tensor:
 
 
 def _needed_modes(clock: float, kappa: float) -> int:
-    """Modes of a wrapped normal of this variance or of a von Mises law of this concentration, whichever is sharper."""
-    return math.ceil(math.sqrt(-2 * math.log(_TAIL) * max(1 / clock, kappa))) + 1
+    """Modes of a law that narrowed by noise and field: 1/variance is at most 1/clock plus the concentration kappa."""
+    return math.ceil(math.sqrt(-2 * math.log(_TAIL) * (1 / clock + kappa))) + 1
 
 
 def _largest_concentration(process: KuramotoProcess) -> float:
-    """The largest (K + K_ref) / D, which no frozen law is sharper than; the ratio is monotonic, hence at an end."""
+    """The largest (K + K_ref)/D, which no frozen law is sharper than, from where noise is felt (clock 0.05) to t = 1.
+
+    The ratio of two linear functions is monotonic, hence largest at an end.
+    """
     ends = []
-    for t in (0.0, 1.0):
+    for t in (_time_of(process, 0.05), 1.0):
         strength = process.coupling_strength.at(t) + process.reference_strength.at(t)
         diffusion = process.diffusion.at(t)
-        if diffusion > 0:
-            ends.append(strength / diffusion)
-    if max(ends) > _SHARPEST:
+        if strength > 0:
+            ends.append(strength / diffusion if diffusion > 0 else math.inf)
+    largest = max(ends, default=0.0)
+    if largest > _SHARPEST:
         raise ValueError(
-            f"process: got (K + K_ref)/D = {max(ends):.3g}, expected at most {_SHARPEST:g} for mean-field laws; "
+            f"process: got (K + K_ref)/D = {largest:.3g}, expected at most {_SHARPEST:g} for mean-field laws; "
             "try transition score matching"
         )
-    return max(ends)
+    return largest
+
+
+def _has_constant_ratios(process: KuramotoProcess) -> bool:
+    noise = process.diffusion
+    strengths = (process.coupling_strength, process.reference_strength)
+    return all(math.isclose(s.start * noise.end, s.end * noise.start, rel_tol=1e-9) for s in strengths)
 
 
 def _time_of(process: KuramotoProcess, clock: float) -> float:

@@ -35,6 +35,8 @@ __all__ = [
     "transition_score_matching",
 ]
 
+_LARGEST_CLOCK = 20.0  # later the distance from equilibrium is below rounding, and its weight e^V must not grow on
+
 Weighting = Literal["target", "published", "none"]
 
 
@@ -172,7 +174,8 @@ def mean_field_score_matching(
         target = target + per_image(excess, theta) / diffusion * shared_fluctuation(process, law, theta)
     score = network(theta, now) if label is None else network(theta, now, label)
     distance = score - process.drift(theta, now) / diffusion
-    weight = torch.expm1(torch.as_tensor(process.coefficients(torch.zeros_like(now), now).variance))
+    variance = torch.as_tensor(process.coefficients(torch.zeros_like(now), now).variance)
+    weight = torch.expm1(variance.clamp(max=_LARGEST_CLOCK))
     return _loss(distance, target, theta, now, weight, collective_weight)
 
 

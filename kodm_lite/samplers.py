@@ -104,7 +104,7 @@ def time_grid(steps: int) -> list[float]:
     >>> time_grid(4)
     [1.0, 0.75, 0.5, 0.25, 0.0]
     """
-    if steps < 1:
+    if not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps: got {steps}, expected at least 1; 100 is the paper's number")
     return [1 - k / steps for k in range(steps + 1)]
 
@@ -142,8 +142,8 @@ def sample(
         steps: number of steps, by default evenly spaced from t = 1 to 0.
         method: "ode": probability flow, deterministic after the start, by the two-step Adams-Bashforth rule in the
             angle in which its velocity is of order one; "ancestral": Bayes' rule for one step, with the best scalar
-            variance; "hybrid": the flow while it is open which image will appear, ancestral steps from there on, best
-            for images in any number of steps; "euler": reverse SDE with the forward noise variance, as published;
+            variance; "hybrid": the flow while the clock V = int 2D is above 1 and it is open which image will appear,
+            ancestral steps from there on; "euler": reverse SDE with the forward noise variance, as published;
             "adams": the two-step rule for the same equation; "pc": euler, then one Langevin step with the same score
             a step later.  By default "hybrid" with a calibration, "ode" without.
         calibration: from :func:`calibrate`, for "ancestral" and "hybrid".
@@ -166,7 +166,7 @@ def sample(
             another shape than its input.
         FloatingPointError: the state became NaN or infinite; names the step.
 
-    Source: Anderson 1982; Song et al. 2021; arXiv 2509.15328, sampling; Bao et al. 2022.  Book: chapter 5.
+    Source: Anderson 1982; Song et al. 2021; arXiv 2509.15328, sampling; Bao et al. 2022.  Book: chapters 5 and 9.
     """
     method = method or default_method(calibration)
     if method not in _STEPPERS:
@@ -186,6 +186,13 @@ def sample(
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: got {chunk}, expected at least 1 image at a time; try 256")
     grid = time_grid(steps) if times is None else _check_grid(times)
+    if method in ("ode", "hybrid") and process.diffusion.at(grid[0]) == 0:
+        raise ValueError(
+            f"diffusion: got 0 at t = {grid[0]:g}, expected noise there, as the flow divides by it; "
+            "try times that begin earlier, or method='euler'"
+        )
+    if start is not None and tuple(start.shape) != tuple(shape):
+        raise ValueError(f"start: got shape {tuple(start.shape)}, expected {tuple(shape)}")
     if chunk is not None and shape[0] > chunk:
         parts = []
         for first in range(0, shape[0], chunk):
@@ -260,15 +267,15 @@ class _Run:
 
 
 def _ode(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
-    # Reversed, the flow moves by D (score - drift / D) dt: in equilibrium not at all.  That distance decays like
-    # 1 / tan u, and D dt = tan u du, so that in the angle u the velocity is of order one from the prior to the data.
+    # Reversed, the flow moves by D (score - drift / D) dt: in equilibrium not at all.  That distance shrinks towards
+    # the prior like 1 / tan u, and D dt = tan u du: in the angle u the velocity is of order one at all times.
     angle1, angle0 = (math.acos(math.exp(-0.5 * run.clock(t))) for t in (t1, t0))
     equilibrium = run.process.drift(theta, t1) / run.process.diffusion.at(t1)
     velocity = ahead = math.tan(angle1) * (run.score(theta, t1) - equilibrium)
     step = angle1 - angle0
     if memory is not None:
         last_velocity, last_step = memory
-        if last_step > 0:  # so much noise that the angle is still a right one to all digits
+        if last_step > 0:  # zero where V is so large that both angles round to pi / 2
             ahead = velocity + step / (2 * last_step) * (velocity - last_velocity)
     return theta + step * ahead, (velocity, step)
 

@@ -280,3 +280,32 @@ def test_the_functions_of_the_exponential_method_are_accurate_at_any_decay():
             for k, value in enumerate(found, 1):  # phi_k = integral of exp(-(1 - u) decay) u^(k-1) / (k-1)!
                 exact = scale * np.sum(weights * np.exp(-(1 - u) * decay) * u ** (k - 1)) / math.factorial(k - 1)
                 assert float(value) == pytest.approx(exact, rel=tolerance)
+
+
+@pytest.mark.parametrize("concentration", [3.0, 5.0, 10.0, 19.0])
+def test_strong_fields_are_followed_too(concentration):
+    still = [LinearSchedule(rate, rate) for rate in (0.0, concentration, 1.0)]
+    process, starts = KuramotoProcess(GlobalCoupling(), *still), torch.tensor([0.0, 1.0, 2.0, 2.8, 3.1]).double()
+    errors = score_errors(process, starts.reshape(1, 1, 5), (0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0))
+    assert errors.max() < 0.04 and errors.mean() < 0.007
+
+
+def test_ratios_that_change_take_more_steps():
+    process = KuramotoProcess(
+        GlobalCoupling(), LinearSchedule(0, 0), LinearSchedule(3.0, 3.0), LinearSchedule(0.0, 3.0)
+    )
+    starts = torch.tensor([0.0, 1.0, 2.0, 2.8, 3.1]).double().reshape(1, 1, 5)
+    assert score_errors(process, starts, (0.1, 0.2, 0.3, 0.5, 1.0)).max() < 0.005
+
+
+@pytest.mark.parametrize("end", [0.0, 0.1])
+def test_fields_too_strong_for_the_series_are_refused(end):
+    rates = (LinearSchedule(0, 0), LinearSchedule(10.0, 10.0), LinearSchedule(4.0, end))
+    with pytest.raises(ValueError, match=r"process: got \(K \+ K_ref\)/D = (inf|100), expected at most 20"):
+        mean_field_law(KuramotoProcess(GlobalCoupling(), *rates), torch.zeros(2, 4), torch.ones(2))
+
+
+@pytest.mark.parametrize("bad", [math.nan, 90.0])
+def test_what_are_no_phases_is_refused(bad):
+    with pytest.raises(ValueError, match="theta0: got"):
+        mean_field_law(PUBLISHED, torch.full((2, 4), bad), torch.ones(2))

@@ -492,6 +492,7 @@ BAD = {
     "a time before the data": ({"times": [1.0, -0.5]}, "times: got"),
     "a time that is NaN": ({"times": [1.0, math.nan, 0.0]}, "times: got"),
     "a start of another shape": ({"start": torch.zeros(3, 4)}, "start: got shape"),
+    "half a step": ({"steps": 2.5}, "steps: got 2.5"),
     "a start in degrees": ({"start": torch.full((2, 4), 90.0)}, "radians"),
     "a start with NaN": ({"start": torch.full((2, 4), math.nan)}, "start: got NaN"),
     "a start of integers": ({"start": torch.zeros(2, 4, dtype=torch.long)}, "start: got dtype"),
@@ -773,3 +774,15 @@ def test_adams_forgets_between_calls_and_is_reproducible(score):
     assert torch.equal(draw(seeds=[1, 2, 3]), first)
     assert torch.equal(draw(generator=seeded(5)), draw(generator=seeded(5)))
     assert not torch.equal(draw(generator=seeded(5)), draw(generator=seeded(6)))
+
+
+@pytest.mark.parametrize("method", ["ode", "hybrid"])
+def test_the_flow_refuses_to_begin_without_noise(method, calibration):
+    process = KuramotoProcess(diffusion=LinearSchedule(5.0, 0.0))
+    with pytest.raises(ValueError, match=r"diffusion: got 0 at t = 1, expected noise"):
+        sample(lambda x, t: -x, process, (2, 4), start=torch.zeros(2, 4), method=method, calibration=calibration)
+
+
+def test_chunks_do_not_hide_a_start_of_another_shape():
+    with pytest.raises(ValueError, match=r"start: got shape \(3, 4\), expected \(2, 4\)"):
+        sample(lambda x, t: -x, PROCESS, (2, 4), start=torch.zeros(3, 4), chunk=1)
