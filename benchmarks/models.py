@@ -108,6 +108,7 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
         data = textures(size, "train", n=args.images, seed=8).theta
         true = run("true start", method, int(steps), 0, process.simulate(data, 1.0, method="heun"))
         metrics["true_start"] = {key: [value] for key, value in true.items()}
+        metrics["true_start_steps"] = int(steps)
     if args.write_card:
         checkpoints.save(path, model._replace(card={**model.card, "metrics": metrics}, calibration=calibration))
     return metrics
