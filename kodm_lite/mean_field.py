@@ -224,7 +224,7 @@ def _narrow_laws(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> Cumulan
     It is of order 4 where K/D and K_ref/D are constant, and of order 2, with more steps, where they are not: K, K_ref
     and D are their means over a step.
     """
-    steps = 2 if _has_constant_ratios(process) else 8
+    steps = 1 if _has_constant_ratios(process) else 8
     zero = torch.zeros_like(theta0)
     law = Cumulants(theta0, zero, zero, zero)
 
