@@ -20,7 +20,6 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import validate_phases
 from kodm_lite.mean_field import MeanFieldLaw, mean_field_law
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators
@@ -67,8 +66,12 @@ class Fluctuation:
 
 def shared_fluctuation(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor) -> Tensor:
     """q = Im(dz exp(-i theta)): the pull of what the neighbours of a phase do beyond what is expected of them."""
-    pull = process.coupling.average(torch.polar(torch.ones_like(theta), theta) - law.first_moment)
-    return (pull * torch.polar(torch.ones_like(theta), -theta)).imag
+    return _fluctuating_pull(process, law, theta).imag
+
+
+def _fluctuating_pull(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor) -> Tensor:
+    turn = torch.polar(torch.ones_like(theta), theta)
+    return process.coupling.average(turn - law.first_moment) * turn.conj()
 
 
 def mean_field_score(
@@ -94,7 +97,8 @@ def mean_field_score(
     """
     if theta.shape != theta0.shape:
         raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected that of theta0, {tuple(theta0.shape)}")
-    validate_phases(theta, "theta")
+    process.validate(theta0, "theta0")
+    process.validate(theta, "theta")
     law, now = mean_field_law(process, theta0, t), t.to(theta)
     if not bool((process.diffusion.at(t) > 0).all()):
         raise ValueError("t: got a time without noise, expected D(t) > 0; there is no score there")
@@ -137,8 +141,7 @@ def calibrate_fluctuation(
             raise ValueError(f"process: got K/D = {equilibrium:g} at t = {time:g}, expected a coupling and noise there")
         theta = process.simulate(theta0, time, steps, generator, method="heun")
         law = mean_field_law(process, theta0, torch.full((len(theta0),), time))
-        turn = torch.polar(torch.ones_like(theta), -theta)
-        pull = process.coupling.average(turn.conj() - law.first_moment) * turn
+        pull = _fluctuating_pull(process, law, theta)
         q = pull.imag
         # - div q - s_mf q, whose mean over the true law is that of gamma q^2.
         left = (pull.real - law.score(theta) * q).flatten(1).sum(1).double() - own

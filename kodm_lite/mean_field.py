@@ -26,9 +26,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import angle_difference, validate_phases, wrap
+from kodm_lite.circular import angle_difference, wrap
 from kodm_lite.kuramoto import GlobalCoupling
-from kodm_lite.process import Coefficients, KuramotoProcess
+from kodm_lite.process import Coefficients, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators, uniform
 
 __all__ = ["MeanFieldLaw", "mean_field_law", "mean_field_sample"]
@@ -38,7 +38,7 @@ _TAIL = 3e-6  # size of the first Fourier mode that is left out
 _SHARPEST = 20.0  # concentration up to which the series is meant to be used: sharper laws take hundreds of stages
 # Densities below (relative to uniform) are errors of the series: of rounding, and in strong fields of truncation.
 _FLOOR, _STRONG, _STRONG_FLOOR = 1e-6, 2.0, 3e-5
-_TABLE = 128  # points of a distribution function from which its inverse is refined
+_HALVINGS = 25  # of the circle, to the precision of a float32 angle
 
 
 class Cumulants(NamedTuple):
@@ -105,12 +105,9 @@ class MeanFieldLaw:
 
     def score(self, theta: Tensor) -> Tensor:
         """Derivative of every phase's log-density at the phases ``theta`` (B, ...)."""
-        turn = torch.polar(torch.ones_like(theta), -theta)
-        series = slope = torch.zeros_like(turn)
-        for n in range(len(self.modes), 0, -1):  # Horner
-            series, slope = (series + self.modes[n - 1]) * turn, (slope + n * self.modes[n - 1]) * turn
-        density = (1 + 2 * series.real).clamp(min=self.floor)
-        return torch.where(self.narrow, self.cumulants.score(theta), 2 * slope.imag / density)
+        density = (1 + 2 * _series(self.modes, theta).real).clamp(min=self.floor)
+        slope = 2 * _series(self.modes * self._orders, theta).imag
+        return torch.where(self.narrow, self.cumulants.score(theta), slope / density)
 
     def sample(self, generator: Generators = None) -> Tensor:
         """Independent draws of all phases (B, ...) in [-pi, pi), by their inverse distribution functions.
@@ -121,29 +118,29 @@ class MeanFieldLaw:
         return wrap(torch.where(self.narrow, self.cumulants.quantile(u), self._quantile(u)))
 
     def _quantile(self, u: Tensor) -> Tensor:
-        """Where the distribution function of the series is u: from a table, refined by Newton's method."""
-        n = torch.arange(1, len(self.modes) + 1, device=u.device).reshape(-1, *[1] * u.ndim)
-        sign = 1 - 2 * (n % 2)  # the table begins at -pi
-        waves = (sign * self.modes.conj() / (1j * n)).movedim(0, -1)
-        spectrum = torch.cat([torch.zeros_like(waves[..., :1]), waves], -1)
-        table = torch.fft.irfft(spectrum, n=_TABLE, norm="forward")
-        table = torch.arange(_TABLE, device=u.device, dtype=u.dtype) / _TABLE + (table - table[..., :1]) / (2 * math.pi)
-        cell = torch.searchsorted(table.contiguous(), u[..., None]).clamp(1, _TABLE) - 1
-        below = table.gather(-1, cell)[..., 0]
-        above = torch.cat([table, torch.ones_like(table[..., :1])], -1).gather(-1, cell + 1)[..., 0]
-        left, width = cell[..., 0] * (2 * math.pi / _TABLE) - math.pi, 2 * math.pi / _TABLE
-        theta = left + width * ((u - below) / (above - below).clamp(min=1e-12)).clamp(0, 1)
-        start = 2 * (sign * self.modes / (-1j * n)).real.sum(0)  # of the integrated waves, at -pi
-        for _ in range(2):
-            turn = torch.polar(torch.ones_like(theta), -theta)
-            density = integral = torch.zeros_like(turn)
-            for k in range(len(self.modes), 0, -1):  # Horner
-                mode = self.modes[k - 1]
-                density, integral = (density + mode) * turn, (integral + mode / (-1j * k)) * turn
-            reached = (theta + math.pi + 2 * integral.real - start) / (2 * math.pi)
-            slope = (1 + 2 * density.real).clamp(min=self.floor) / (2 * math.pi)
-            theta = torch.minimum(torch.maximum(theta - (reached - u) / slope, left), left + width)
-        return theta
+        """Where the distribution function of the series is u, by bisection."""
+        integrals = self.modes / (-1j * self._orders)
+        low, high = torch.full_like(u, -math.pi), torch.full_like(u, math.pi)
+        start = _series(integrals, low).real
+        for _ in range(_HALVINGS):
+            middle = 0.5 * (low + high)
+            reached = (middle + math.pi + 2 * (_series(integrals, middle).real - start)) / (2 * math.pi)
+            low, high = torch.where(reached < u, middle, low), torch.where(reached < u, high, middle)
+        return 0.5 * (low + high)
+
+    @property
+    def _orders(self) -> Tensor:
+        n = torch.arange(1, len(self.modes) + 1, device=self.modes.device)
+        return n.reshape(-1, *[1] * (self.modes.ndim - 1))
+
+
+def _series(coefficients: Tensor, theta: Tensor) -> Tensor:
+    """The sum of coefficients[n - 1] exp(-i n theta), n = 1, 2, ..., by Horner's rule."""
+    turn = torch.polar(torch.ones_like(theta), -theta)
+    series = torch.zeros_like(turn)
+    for coefficient in coefficients.flip(0):
+        series = (series + coefficient) * turn
+    return series
 
 
 def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanFieldLaw:
@@ -151,14 +148,12 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
 
     Args:
         process: the forward process.
-        theta0: phases (B, C, H, W) or (B, N), radians.
+        theta0: phases (B, C, H, W) or (B, N), radians; not checked, as training comes by here in every step.
         t: one time per image (B,), on the CPU, where the integration is planned.
 
     Raises:
-        ValueError: phases that are none, times outside [0, 1], or not one per image, fields of a concentration
-            (K + K_ref)/D above 20.
+        ValueError: times outside [0, 1], or not one per image, fields of a concentration (K + K_ref)/D above 20.
     """
-    validate_phases(theta0, "theta0")
     if t.shape != theta0.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(theta0)}")
     order = torch.argsort(t, descending=True, stable=True)
@@ -179,7 +174,7 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> MeanF
     t0 = switch
     while len(modes[0]):
         modes = modes[: _needed_modes(clock, kappa)]
-        clock += min(0.4 * clock, 0.6, 6 / max(kappa, 1.0) ** 2)
+        clock += min(0.4 * clock, 0.6, 4 / max(kappa, 1.0) ** 2)
         t1 = _time_of(process, clock)
         modes = _stage(process, columns, modes, t0, times[: len(modes[0])].clamp(max=t1))
         left = sum(end > t1 for end in ends[: len(modes[0])])
@@ -213,8 +208,12 @@ def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, gener
         generator: None, one, or one per image.
 
     Returns:
-        Phases in [-pi, pi), same shape.  Raises as :func:`mean_field_law`.
+        Phases in [-pi, pi), same shape.
+
+    Raises:
+        ValueError: phases that are none, and what :func:`mean_field_law` refuses.
     """
+    process.validate(theta0, "theta0")
     return mean_field_law(process, theta0, t).sample(generator)
 
 
@@ -248,7 +247,7 @@ def _cumulant_rates(process: KuramotoProcess, law: Cumulants, step: Coefficients
     E[x exp(-ix)] = i g' exp(g), E[x^2 exp(-ix)] = -(g'' + g'^2) exp(g) and so on.
     """
     _, v, k3, k4 = law
-    growth = _broadcast(step.variance, v)
+    growth = per_image(step.variance, v)
     average = process.coupling.average(law.mode(1))
     pull = _field(process, average, step.coupling, step.reference) * law.mode(1).conj()  # H E exp(-i theta)
     g1, g2, g3 = torch.complex(k4 / 6 - v, k3 / 2), torch.complex(k4 / 2 - v, k3), torch.complex(k4, k3)
@@ -308,7 +307,7 @@ def _stage(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float
     """
     step = process.coefficients(torch.full_like(t1, t0), t1)
     n = torch.arange(1, len(modes) + 1, device=modes.device, dtype=t1.dtype).reshape(-1, *[1] * (modes.ndim - 1))
-    decay = 0.5 * n**2 * _broadcast(step.variance, modes[0])
+    decay = 0.5 * n**2 * per_image(step.variance, modes[0])
     half, (phi1, phi2, phi3) = torch.exp(-0.5 * decay), _phi(decay)
     weight_half = 0.5 * _phi(0.5 * decay)[0]
 
@@ -345,11 +344,7 @@ def _field(process: KuramotoProcess, average: Tensor, coupling: Tensor | float, 
     """H from the neighbours' expected exp(i theta), with strengths per image (rates, or integrals over a step)."""
     phase = torch.as_tensor(process.reference_phase, dtype=average.real.dtype, device=average.device)
     pull = torch.polar(torch.ones_like(phase), phase)
-    return _broadcast(coupling, average) * average + _broadcast(reference, average) * pull
-
-
-def _broadcast(value: Tensor | float, like: Tensor) -> Tensor:
-    return torch.as_tensor(value).reshape(-1, *[1] * (like.ndim - 1))
+    return per_image(coupling, average) * average + per_image(reference, average) * pull
 
 
 def _needed_modes(clock: float, kappa: float) -> int:

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kodm_lite.process import KuramotoProcess
+from kodm_lite.process import KuramotoProcess, per_image
 
 __all__ = ["SIZES", "PeriodicMLP", "PeriodicUNet", "build", "describe"]
 
@@ -49,11 +49,9 @@ class ScoreHead(nn.Module):
     def forward(self, theta: Tensor, t: Tensor, a: Tensor, b: Tensor) -> Tensor:
         with torch.autocast(theta.device.type, enabled=False):
             t = t.to(theta.dtype)
-            variance = self.process.coefficients(torch.zeros_like(t), t).variance
-            scale = torch.expm1(torch.as_tensor(variance)).sqrt().reshape(-1, *[1] * (theta.ndim - 1))
+            scale = per_image(torch.expm1(self.process.clock(t)).sqrt(), theta)
             tangent = b.to(theta.dtype) * theta.cos() - a.to(theta.dtype) * theta.sin()
-            diffusion = self.process.diffusion.at(t).reshape(scale.shape)
-            return self.process.drift(theta, t) / diffusion + tangent / scale
+            return self.process.equilibrium_score(theta, t) + tangent / scale
 
 
 class TimeEmbedding(nn.Module):
@@ -77,8 +75,7 @@ class TimeEmbedding(nn.Module):
         self.label = nn.Embedding(classes + 1, features) if classes else None
 
     def forward(self, theta: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
-        variance = torch.as_tensor(self.process.coefficients(torch.zeros_like(t), t).variance)
-        clock = torch.log(torch.expm1(variance))[:, None] * self.frequencies
+        clock = torch.log(torch.expm1(self.process.clock(t)))[:, None] * self.frequencies
         flat = theta.flatten(1)
         # The mean direction and its second harmonic, magnified: near t = 1 images differ in them by 1/sqrt(N) only.
         moments = torch.stack([f(n * flat).mean(1) for n in (1, 2) for f in (torch.cos, torch.sin)], 1)

@@ -173,9 +173,8 @@ def mean_field_score_matching(
         excess = (fluctuation.at(now) - 1) * process.coupling_strength.at(now)
         target = target + per_image(excess, theta) / diffusion * shared_fluctuation(process, law, theta)
     score = network(theta, now) if label is None else network(theta, now, label)
-    distance = score - process.drift(theta, now) / diffusion
-    variance = torch.as_tensor(process.coefficients(torch.zeros_like(now), now).variance)
-    weight = torch.expm1(variance.clamp(max=_LARGEST_CLOCK))
+    distance = score - process.equilibrium_score(theta, now)
+    weight = torch.expm1(process.clock(now).clamp(max=_LARGEST_CLOCK))
     return _loss(distance, target, theta, now, weight, collective_weight)
 
 

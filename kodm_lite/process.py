@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from numbers import Real
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, overload
 
 import torch
 from scipy.special import i0e, i1e
@@ -92,6 +92,18 @@ class KuramotoProcess:
             self.reference_strength.integral(t0, t1),
             2 * self.diffusion.integral(t0, t1),
         )
+
+    @overload
+    def clock(self, t: float) -> float: ...
+    @overload
+    def clock(self, t: Tensor) -> Tensor: ...
+    def clock(self, t: Tensor | float) -> Tensor | float:
+        """V(t) = int 2D from 0 to t: the variance that noise alone has made, a number or one per image (B,)."""
+        return 2 * self.diffusion.integral(0.0, t)
+
+    def equilibrium_score(self, theta: Tensor, t: Tensor | float) -> Tensor:
+        """Drift over diffusion at time t: the score of the Gibbs law that frozen rates lead to; needs D(t) > 0."""
+        return self.drift(theta, t) / per_image(self.diffusion.at(t), theta)
 
     def drift(self, theta: Tensor, t: Tensor | float) -> Tensor:
         """Angular velocity at time t (a number, or one per image), radians per unit time, same shape as theta."""
@@ -296,7 +308,7 @@ class KuramotoProcess:
 
     @classmethod
     def for_shape(
-        cls, shape: tuple[int, ...], memory: float = 0.1, theta0: Tensor | None = None, **options: Any
+        cls, shape: tuple[int, ...], memory: float = 0.01, theta0: Tensor | None = None, **options: Any
     ) -> KuramotoProcess:
         """The process of the smallest strength that forgets images of this shape.
 
@@ -317,11 +329,11 @@ class KuramotoProcess:
         Book: chapter 3.
 
         >>> process = KuramotoProcess.for_shape((1, 32, 32))
-        >>> 1.5 < process.diffusion.end / 5.0 < 2.5
+        >>> 2.0 < process.diffusion.end / 5.0 < 3.0
         True
         """
         if not memory > 0:
-            raise ValueError(f"memory: got {memory}, expected a positive signal-to-noise ratio; the default is 0.1")
+            raise ValueError(f"memory: got {memory}, expected a positive signal-to-noise ratio; the default is 0.01")
         published = cls(**options)
         if flat_image_memory(published, shape, theta0) <= memory:
             return published

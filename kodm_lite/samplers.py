@@ -258,10 +258,6 @@ class _Run:
         assert self.calibration is not None, "sample() refuses ancestral steps without"
         return variance * max(0.0, 1 - float(variance) * self.calibration.at(t))
 
-    def clock(self, t: float) -> float:
-        """V = int 2D from 0 to t."""
-        return float(self.process.coefficients(0.0, t).variance)
-
     def noise(self, theta: Tensor) -> Tensor:
         return normal(theta, self.generator)
 
@@ -269,9 +265,9 @@ class _Run:
 def _ode(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
     # Reversed, the flow moves by D (score - drift / D) dt: in equilibrium not at all.  That distance shrinks towards
     # the prior like 1 / tan u, and D dt = tan u du: in the angle u the velocity is of order one at all times.
-    angle1, angle0 = (math.acos(math.exp(-0.5 * run.clock(t))) for t in (t1, t0))
-    equilibrium = run.process.drift(theta, t1) / run.process.diffusion.at(t1)
-    velocity = ahead = math.tan(angle1) * (run.score(theta, t1) - equilibrium)
+    angle1, angle0 = (math.acos(math.exp(-0.5 * run.process.clock(t))) for t in (t1, t0))
+    distance = run.score(theta, t1) - run.process.equilibrium_score(theta, t1)
+    velocity = ahead = math.tan(angle1) * distance
     step = angle1 - angle0
     if memory is not None:
         last_velocity, last_step = memory
@@ -292,7 +288,7 @@ def _ancestral(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) 
 def _hybrid(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _Stepped:
     # An error that all pixels share decides which image appears, and steps of the flow make the smallest.  Later, noise
     # corrects what a learned score gets wrong in the details.
-    step = _ode if run.clock(t1) > _DECIDED else _ancestral
+    step = _ode if run.process.clock(t1) > _DECIDED else _ancestral
     return step(run, theta, t1, t0, memory)
 
 
@@ -305,7 +301,7 @@ def _adams(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _
     displacement = _reverse_displacement(run, theta, t1, t0)
     velocity = displacement / variance  # per unit of noise variance, the clock in which the process ages evenly
     # Extrapolate only where the velocity changes slowly over a step; it does not near the data, where it is singular.
-    if memory is not None and variance < run.process.coefficients(0.0, t1).variance / 4:
+    if memory is not None and variance < run.process.clock(t1) / 4:
         last_velocity, last_variance = memory
         displacement = displacement + variance**2 / (2 * last_variance) * (velocity - last_velocity)
     return _kick(run, theta + displacement, t1, t0), (velocity, variance)

@@ -414,7 +414,7 @@ def test_a_process_that_ends_without_noise_has_no_prior():
         KuramotoProcess(diffusion=LinearSchedule(1.0, 0.0)).prior()
 
 
-@pytest.mark.parametrize("memory", [0.1])
+@pytest.mark.parametrize("memory", [0.1, 0.01])
 def test_for_shape_takes_the_smallest_strength_that_forgets(memory):
     shape = (1, 32, 32)
     process = KuramotoProcess.for_shape(shape, memory)
@@ -438,7 +438,7 @@ def test_for_shape_passes_options_on_and_takes_data():
     process = KuramotoProcess.for_shape((1, 32, 32), coupling=coupling, reference_phase=0.5)
     assert process.coupling == coupling and process.reference_phase == 0.5
     grey = (torch.arange(8.0) / 20)[:, None, None, None].expand(8, 1, 32, 32)  # hardly any contrast
-    assert KuramotoProcess.for_shape((1, 32, 32), theta0=grey) == KuramotoProcess()
+    assert KuramotoProcess.for_shape((1, 32, 32), memory=0.1, theta0=grey) == KuramotoProcess()
 
 
 @pytest.mark.parametrize(

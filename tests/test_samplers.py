@@ -636,7 +636,7 @@ def test_any_strength_of_the_process_can_be_reversed(method, strength, calibrati
 
 
 def test_hybrid_is_the_flow_while_it_is_open_what_appears_and_ancestral_from_there(score, calibration):
-    frames = {m: [] for m in ("ode", "hybrid", "ancestral")}
+    frames: dict[str, list] = {"ode": [], "hybrid": []}
     decided = time_of(PROCESS, 1.0)
     times = [1.0, 0.8, 0.6, decided + 1e-3, decided - 1e-3, 0.3, 0.1, 0.0]
     options = {"times": times, "calibration": calibration, "start": torch.linspace(-3, 3, 6)[:, None]}
