@@ -313,17 +313,20 @@ def _stage(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float
 
     def torque(c: Tensor) -> Tensor:
         pull = 0.5 * _field(process, columns.average(c[0]), step.coupling, step.reference)
-        padded = torch.cat([columns.zeroth.expand_as(c[0])[None], c, torch.zeros_like(c[:1])])
-        return n * torch.addcmul(pull * padded[:-2], pull.conj().resolve_conj(), padded[2:], value=-1)
+        rate = torch.empty_like(c)  # written in place: fresh memory costs more than arithmetic
+        torch.mul(pull, columns.zeroth, out=rate[0])
+        torch.mul(pull, c[:-1], out=rate[1:])
+        rate[:-1].addcmul_(pull.conj().resolve_conj(), c[1:], value=-1)
+        return rate.mul_(n)
 
     first = torque(modes)
     start = half * modes
-    guess = start + weight_half * first
+    guess = torch.addcmul(start, weight_half, first)
     second = torque(guess)
-    third = torque(start + weight_half * second)
+    third = torque(torch.addcmul(start, weight_half, second))
     last = torque(half * guess + weight_half * (2 * third - first))
-    middle = 2 * (phi2 - 2 * phi3) * (second + third)
-    return half**2 * modes + (phi1 - 3 * phi2 + 4 * phi3) * first + middle + (4 * phi3 - phi2) * last
+    result = start.mul_(half).addcmul_(phi1 - 3 * phi2 + 4 * phi3, first).addcmul_(4 * phi3 - phi2, last)
+    return result.addcmul_(2 * (phi2 - 2 * phi3), second.add_(third))
 
 
 def _phi(decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:

@@ -1,0 +1,287 @@
+"""What the objectives are worth: the closure against simulation, orthogonality, variances, and learning.
+
+    python benchmarks/objectives.py moments orthogonality variance learning
+
+prints tables and writes benchmarks/results/objectives.json, which keeps the parts that are not asked for.  On one CPU
+core the first three take some minutes, learning about an hour and a half.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kodm_lite import (
+    GlobalCoupling,
+    KuramotoProcess,
+    LinearSchedule,
+    LocalCoupling,
+    PeriodicUNet,
+    WrappedNormal,
+    calibrate,
+    sample,
+)
+from kodm_lite.data import textures
+from kodm_lite.fluctuation import calibrate_fluctuation, mean_field_score, shared_fluctuation
+from kodm_lite.mean_field import mean_field_law
+from kodm_lite.metrics import TextureFeatures, class_shares, frechet_texture_distance
+from kodm_lite.objectives import early_times, mean_field_score_matching, random_times, transition_score_matching
+from kodm_lite.training import fit
+from kodm_lite.training_step import TrainingOptions
+
+RESULTS = Path(__file__).parent / "results" / "objectives.json"
+COUPLINGS = {
+    "global": GlobalCoupling(),
+    "radius 1": LocalCoupling(1, "reflect"),
+    "radius 2": LocalCoupling(2, "reflect"),
+    "radius 4": LocalCoupling(4, "reflect"),
+    "radius 5": LocalCoupling(5, "reflect"),
+}
+Score = Callable[[Tensor, Tensor], Tensor]
+
+
+def moments(args: argparse.Namespace) -> dict[str, Any]:
+    """E exp(i theta) of globally coupled phases, simulated and closed: the difference shrinks like 1/N."""
+    rates = (LinearSchedule(0.009, 9.0), LinearSchedule(0.0015, 1.5))  # of couplings: strong, to see the difference
+    process, generator = KuramotoProcess(GlobalCoupling(), *rates).scaled(2.0), torch.Generator().manual_seed(0)
+    t, row, points = 0.5, {}, []
+    for n, millions in ((2, 1), (8, 1), (64, 4), (256, 12), (1024, 24)):
+        theta0 = torch.linspace(-2.0, 1.0, n)[None]
+        closed = complex(mean_field_law(process, theta0, torch.tensor([t])).first_moment.mean())
+        batch, means = 500_000 // n, []
+        for _ in range(2 * millions * args.rounds // 8):
+            theta = process.simulate(theta0.expand(batch, n), t, 200, generator, method="heun")
+            means.append(torch.polar(torch.ones_like(theta), theta).mean(1))
+        z = torch.cat(means)
+        error = abs(z.mean().item() - closed)
+        bar = math.sqrt(float(z.real.var() + z.imag.var()) / len(z))
+        row[str(n)] = [error, bar]
+        points.append((math.log(n), math.log(error), (error / bar) ** 2))
+        print(f"N = {n:4d}: |E z - closure| = {error:.5f} +- {bar:.5f}, times N {error * n:.3f}", flush=True)
+    x, y, weight = torch.tensor(points[1:], dtype=torch.float64).T  # two phases are not yet many
+    x, y = (v - (weight * v).sum() / weight.sum() for v in (x, y))
+    slope, bar = float((weight * x * y).sum() / (weight * x * x).sum()), float((weight * x * x).sum() ** -0.5)
+    print(f"slope from N = 8: {slope:.3f} +- {bar:.3f}")
+    return {"time": t, "errors": row, "slope": [slope, bar]}
+
+
+def transition(process: KuramotoProcess, theta0: Tensor, t: float, steps: int, generator: torch.Generator):
+    """States at time t, and the score of their last step, of length 1/steps."""
+    before = t - 1 / steps
+    theta = process.simulate(theta0, before, steps, generator, method="heun")
+    mean = theta + process.step_drift(theta, before, t)
+    law = WrappedNormal(mean, torch.tensor((process.clock(t) - process.clock(before)) ** 0.5))
+    theta = law.sample(generator=generator)
+    return theta, law.score(theta)
+
+
+def test_functions(process: KuramotoProcess, score: Tensor, law: Any, theta: Tensor, network: Score, t: Tensor):
+    """What an error of the score must be orthogonal to."""
+    spectrum = torch.fft.fft2(score)
+    spectrum[..., 2:-1, :] = 0
+    spectrum[..., :, 2:-1] = 0  # wave numbers -1, 0 and 1
+    with torch.no_grad():
+        random = network(theta, t)
+    return {
+        "score": score,
+        "sin": theta.sin(),
+        "sin 2": (2 * theta).sin(),
+        "neighbours": process.coupling.average(theta.sin()).expand_as(theta),
+        "network": random,
+        "box mean": process.coupling.average(score).expand_as(theta),
+        "fluctuation": shared_fluctuation(process, law, theta),
+        "lowest waves": torch.fft.ifft2(spectrum).real,
+    }
+
+
+def orthogonality(args: argparse.Namespace) -> dict[str, Any]:
+    """E[(transition score - s) g] over E[s_mf g'] in units that make 0 right and 1 a lost score."""
+    rows: dict[str, Any] = {}
+    for name, coupling in COUPLINGS.items():
+        # Along the mean of a whole image there is one number per image: many small ones tell more than few large ones.
+        size, count = (8, 8192) if name == "global" else (32, 128)
+        process = KuramotoProcess.for_shape((1, size, size), coupling=coupling)
+        generator = torch.Generator().manual_seed(1)
+        theta0 = textures(size, n=count, seed=5).theta
+        torch.manual_seed(0)
+        network = PeriodicUNet(1, process, width=8, multipliers=(1, 1), attention=())
+        times = (0.2, 0.4, 0.7, 1.0)
+        measured = calibrate_fluctuation(process, theta0, times=times, generator=generator)
+        for t in times:
+            now, sums = torch.full((len(theta0),), t), []
+            for _ in range(args.rounds):
+                theta, target = transition(process, theta0, t, 100, generator)
+                law = mean_field_law(process, theta0, now)
+                closure = law.score(theta)
+                for_all = {
+                    "closure": closure,
+                    "K/D": mean_field_score(process, theta0, theta, now),
+                    "measured": mean_field_score(process, theta0, theta, now, measured),
+                }
+                functions = test_functions(process, closure, law, theta, network, now)
+                sums.append(
+                    {
+                        f: {
+                            s: torch.stack([((target - x) * g).flatten(1).mean(1), (x * g).flatten(1).mean(1),
+                                            x.square().flatten(1).mean(1), g.square().flatten(1).mean(1)])
+                            for s, x in for_all.items()
+                        }
+                        for f, g in functions.items()
+                    }
+                )  # fmt: skip
+            row: dict[str, Any] = {"gamma": [measured.ratios[times.index(t)], measured.errors[times.index(t)]]}
+            for f in sums[0]:
+                for s in sums[0][f]:
+                    defect, product, own, size = torch.cat([part[f][s] for part in sums], 1)
+                    if f in ("score", "box mean", "lowest waves"):  # how much of the score is there, 1 is right
+                        scale, offset = float(product.mean()), 1.0
+                    else:  # a correlation coefficient, 0 is right
+                        scale, offset = float((own.mean() * size.mean()).sqrt()), 0.0
+                    bar = float(defect.std()) / len(defect) ** 0.5 / abs(scale)
+                    row.setdefault(f, {})[s] = [round(offset + float(defect.mean()) / scale, 4), round(bar, 4)]
+            rows.setdefault(name, {})[str(t)] = row
+            print(f"{name}, t = {t}: gamma D/K {row['gamma'][0]:.2f} +- {row['gamma'][1]:.2f}")
+            for f, values in row.items():
+                if f != "gamma":
+                    print(f"  {f:13s}" + "".join(f" {s} {v:7.3f} +- {b:.3f} " for s, (v, b) in values.items()))
+    return rows
+
+
+def variance(args: argparse.Namespace) -> dict[str, Any]:
+    """E s^2 of the transition target and of the mean-field score, for chains of 100 and of 1000 steps."""
+    rows: dict[str, Any] = {}
+    theta0 = textures(32, n=32, seed=5).theta
+    for name in ("global", "radius 2"):
+        process = KuramotoProcess(COUPLINGS[name])  # the published strengths, as in the table of the book
+        generator = torch.Generator().manual_seed(2)
+        for t in (0.05, 0.12, 0.2, 0.3, 0.5, 0.7, 1.0):
+            now = torch.full((len(theta0),), t)
+            sizes = {}
+            for steps in (100, 1000):
+                theta, target = transition(process, theta0, t, steps, generator)
+                sizes[str(steps)] = float(target.square().mean())
+            sizes["mean field"] = float(mean_field_score(process, theta0, theta, now).square().mean())
+            rows.setdefault(name, {})[str(t)] = sizes
+            print(
+                f"{name:9s} t = {t:4.2f}: E s^2 mean field {sizes['mean field']:8.3f}, transition "
+                f"{sizes['100']:8.1f} (100 steps) {sizes['1000']:9.1f} (1000 steps), "
+                f"ratios {sizes['100'] / sizes['mean field']:.1f} and {sizes['1000'] / sizes['mean field']:.0f}"
+            )
+    return rows
+
+
+EVALUATIONS = 40  # of the network in a step of training
+ARMS: dict[str, dict[str, Any]] = {
+    "mean_field": {"objective": "mean_field", "batch_size": 40},
+    "transition M=1": {"objective": "transition", "batch_size": 40},  # the same number of network evaluations
+    "transition M=5": {"objective": "transition", "batch_size": 8, "draws": 5},
+    "transition M=1, 1000 steps": {"objective": "transition", "batch_size": 40, "simulation_steps": 1000},
+}
+
+
+class Watch:
+    """Notes network evaluations, seconds and held-out errors of a network while it learns.
+
+    The seconds are those of this process alone, without the time that the notes take.
+    """
+
+    def __init__(self, errors: Callable[[Any], dict[str, float]]):
+        self.errors, self.points = errors, []
+        self.began, self.aside = time.process_time(), 0.0
+
+    def __call__(self, line: Any, average: Any) -> None:
+        now = time.process_time()
+        errors = self.errors(average)
+        self.points.append([line["step"] * EVALUATIONS, now - self.began - self.aside, *errors.values()])
+        self.aside += time.process_time() - now
+
+
+def learning(args: argparse.Namespace) -> dict[str, Any]:
+    """The same small network, data and number of network evaluations with each objective."""
+    shape = (1, 16, 16)
+    process = KuramotoProcess.for_shape(shape)
+    data, held_out = textures(16, "train", n=8192, seed=1), textures(16, "train", n=512, seed=99).theta
+    yardstick = textures(16, "train", n=2048, seed=7)
+    features = TextureFeatures(yardstick.theta)
+    real = textures(16, "train", n=512, seed=1000).theta
+    t = early_times(random_times(len(held_out), torch.Generator().manual_seed(0)))
+
+    def held_out_errors(network: Any) -> dict[str, float]:
+        """Losses with the same noise for every network: their differences are those of the squared score error."""
+        with torch.no_grad():
+            mean_field, unbiased = (
+                objective(network, process, held_out, t=t, generator=torch.Generator().manual_seed(3))
+                for objective in (mean_field_score_matching, transition_score_matching)
+            )
+        weight = torch.expm1(process.clock(t)) / (process.clock(t) - process.clock((t - 0.01).clamp(min=0)))
+        return {
+            "mean_field": float(mean_field.error.mean()),
+            "transition": float((weight * (unbiased.error - unbiased.baseline)).mean()),
+        }
+
+    rows: dict[str, Any] = {
+        "floor": frechet_texture_distance(real, yardstick.theta, features),
+        "steps": args.steps,
+        "runs": [],
+    }
+    for seed in range(args.seeds):
+        for arm in args.arms or ARMS:
+            if seed and "1000" in arm:
+                continue  # long, and one is enough to see the point
+            torch.manual_seed(seed)
+            network = PeriodicUNet(1, process, width=16, multipliers=(1, 2, 2), attention=(2,))
+            watch = Watch(held_out_errors)
+            options = TrainingOptions(
+                **ARMS[arm], steps=args.steps, decay="constant", seed=seed, log_every=args.steps // 20, validate_every=0
+            )
+            trained = fit(network, process, data, options, callback=watch, progress=False)
+            calibration = calibrate(trained, process, data.theta[:128], generator=torch.Generator().manual_seed(seed))
+            run: dict[str, Any] = {"arm": arm, "seed": seed, "curve": watch.points, "ftd": {}, "shares": {}}
+            for steps in args.budgets:
+                theta = sample(
+                    trained, process, (512, *shape), steps=steps, calibration=calibration,
+                    generator=torch.Generator().manual_seed(seed), progress=False,
+                )  # fmt: skip
+                run["ftd"][steps] = round(frechet_texture_distance(theta, yardstick.theta, features), 3)
+                run["shares"][steps] = [round(x, 3) for x in class_shares(theta, yardstick, features).tolist()]
+            rows["runs"].append(run)
+            save("learning", rows)
+            print(
+                f"{arm}, seed {seed}: {watch.points[-1][1]:.0f} s, held-out {watch.points[-1][2]:.4f} (mean field) "
+                f"{watch.points[-1][3]:.4f} (unbiased), FTD {run['ftd']}, shares {run['shares']}",
+                flush=True,
+            )
+    return rows
+
+
+PARTS = {part.__name__: part for part in (moments, orthogonality, variance, learning)}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("parts", nargs="*", default=list(PARTS), help="of " + ", ".join(PARTS))
+    parser.add_argument("--rounds", type=int, default=8, help="of simulations, for smaller errors")
+    parser.add_argument("--steps", type=int, default=2500, help="of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="of each training")
+    parser.add_argument("--budgets", type=int, nargs="+", default=[25, 100], help="steps of sampling; the paper: 1000")
+    parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="what to learn from; by default all")
+    args = parser.parse_args()
+    for part in args.parts:
+        save(part, PARTS[part](args))
+
+
+def save(part: str, result: dict[str, Any]) -> None:
+    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    RESULTS.write_text(json.dumps({**known, part: result}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
