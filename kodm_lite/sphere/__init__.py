@@ -1,0 +1,40 @@
+"""Fields on the sphere: harmonic transforms, diffusion of their coefficients, phases on the globe.  Chapter 14."""
+
+from kodm_lite.sphere.coupling import SphericalCoupling, cap_kernel, heat_kernel
+from kodm_lite.sphere.diffusion import VarianceExploding, VariancePreserving, sample_coefficients
+from kodm_lite.sphere.gaussian_fields import ExactDenoiser, PerDegreeDenoiser, gaussian_fields
+from kodm_lite.sphere.grids import SphereGrid, healpix_points, icosahedron_points, make_grid
+from kodm_lite.sphere.harmonics import degree_order, power_spectrum, real_harmonics
+from kodm_lite.sphere.latlon import LatLonGrid, from_xarray, to_xarray
+from kodm_lite.sphere.losses import pixel_score_matching, spectral_score_matching
+from kodm_lite.sphere.noise import IsotropicNoise, PixelNoise
+from kodm_lite.sphere.transform import PointTransform, SphericalTransform, point_transform
+
+__all__ = [
+    "ExactDenoiser",
+    "IsotropicNoise",
+    "LatLonGrid",
+    "PerDegreeDenoiser",
+    "PixelNoise",
+    "PointTransform",
+    "SphereGrid",
+    "SphericalCoupling",
+    "SphericalTransform",
+    "VarianceExploding",
+    "VariancePreserving",
+    "cap_kernel",
+    "degree_order",
+    "from_xarray",
+    "gaussian_fields",
+    "healpix_points",
+    "heat_kernel",
+    "icosahedron_points",
+    "make_grid",
+    "pixel_score_matching",
+    "point_transform",
+    "power_spectrum",
+    "real_harmonics",
+    "sample_coefficients",
+    "spectral_score_matching",
+    "to_xarray",
+]

@@ -1,0 +1,93 @@
+"""Isotropic Gaussian random fields, where everything about a diffusion is known.  Chapter 14 of the book.
+
+Their coefficients are independent, with a variance C_l that depends on the degree alone.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kodm_lite.randomness import Generators, normal
+from kodm_lite.sphere.diffusion import SpectralDiffusion, per_field
+from kodm_lite.sphere.harmonics import degrees
+from kodm_lite.sphere.noise import PixelNoise
+
+__all__ = ["ExactDenoiser", "PerDegreeDenoiser", "gaussian_fields"]
+
+
+def gaussian_fields(spectrum: Tensor, n: int, generator: Generators = None) -> Tensor:
+    """Coefficients (n, L^2) of draws with a power spectrum: E c_lm^2 = C_l for every m.
+
+    Args:
+        spectrum: C_l >= 0 (L,).
+        n: number of fields.
+        generator: None, one, or one per field.
+
+    Raises:
+        ValueError: a spectrum that is negative, NaN, or no vector.
+    """
+    check_spectrum(spectrum)
+    std = spectrum.sqrt()[degrees(len(spectrum)).to(spectrum.device)]
+    return std * normal(torch.empty(n, len(std), dtype=spectrum.dtype, device=spectrum.device), generator)
+
+
+class ExactDenoiser:
+    """E[eps | c_t] for Gaussian fields, exactly: sigma Sigma (alpha^2 C + sigma^2 Sigma)^{-1} c_t.
+
+    In the coordinates in which C is the identity and Sigma diagonal, one factor per coordinate; so a new time needs no
+    new factorisation.
+
+    Args:
+        diffusion: the forward diffusion.
+        spectrum: C_l > 0 (L,).
+    """
+
+    def __init__(self, diffusion: SpectralDiffusion, spectrum: Tensor):
+        check_spectrum(spectrum)
+        if not bool((spectrum > 0).all()):
+            raise ValueError("spectrum: got zeros, expected C_l > 0 for every degree")
+        self.diffusion, self.noise = diffusion, diffusion.noise
+        self.std = spectrum.double().sqrt()
+        blocks = self.noise.blocks().double().cpu()
+        self.values, self.axes = torch.linalg.eigh(blocks / (self.std * self.std[:, None]))
+
+    def __call__(self, c: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (x(t).double()[:, None] for x in (self.diffusion.alpha, self.diffusion.sigma))
+        if not isinstance(self.noise, PixelNoise):
+            variance = (self.std**2)[degrees(self.noise.L)]
+            return (sigma / (alpha**2 * variance + sigma**2) * c.double()).to(c)
+        transform = self.noise.transform
+        planes = transform.planes(c).double() / self.std
+        inside = (self.axes.mT @ planes[..., None])[..., 0]
+        alpha, sigma = alpha[..., None, None], sigma[..., None, None]
+        inside = inside * (sigma * self.values / (alpha**2 + sigma**2 * self.values))
+        return transform.from_planes(((self.axes @ inside[..., None])[..., 0] * self.std).to(c))
+
+
+class PerDegreeDenoiser:
+    """The best prediction of the noise that treats all m of a degree alike: sigma c / (alpha^2 C_l + sigma^2).
+
+    It is what a rotation-equivariant network can at best be for Gaussian fields.  With isotropic noise it is exact.
+    With pixel noise (normalised) the same formula minimises the expected error, and the samples inherit the anisotropy
+    of the noise.
+
+    Args:
+        diffusion: the forward diffusion.
+        spectrum: C_l >= 0 (L,).
+    """
+
+    def __init__(self, diffusion: SpectralDiffusion, spectrum: Tensor):
+        check_spectrum(spectrum)
+        self.diffusion = diffusion
+        self.variance = spectrum[degrees(len(spectrum))]
+
+    def __call__(self, c: Tensor, t: Tensor) -> Tensor:
+        alpha, sigma = (per_field(x(t), c) for x in (self.diffusion.alpha, self.diffusion.sigma))
+        return sigma * c / (alpha**2 * self.variance.to(c) + sigma**2)
+
+
+def check_spectrum(spectrum: Tensor) -> None:
+    """Refuse what is no power spectrum (L,)."""
+    if spectrum.ndim != 1 or not len(spectrum) or not bool((spectrum >= 0).all() & spectrum.isfinite().all()):
+        raise ValueError(f"spectrum: got {tuple(spectrum.shape)}, expected C_l >= 0 for l = 0 ... L - 1, finite, (L,)")

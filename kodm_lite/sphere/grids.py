@@ -1,0 +1,153 @@
+"""Grids of rings on the sphere, with quadrature exact for products of two fields; and sets of equal areas.
+
+A transform is exact, that is analysis after synthesis is the identity, if the grid integrates all products of two
+fields of band limit L, hence degree 2L - 2, without error.  Chapter 14 of the book.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["GridKind", "SphereGrid", "healpix_points", "icosahedron_points", "make_grid"]
+
+GridKind = Literal["gauss", "equiangular", "clenshaw"]
+
+
+@dataclass(frozen=True, eq=False)
+class SphereGrid:
+    """Rings of equally spaced points, from north to south; made by :func:`make_grid`.
+
+    Args:
+        kind: which rings.
+        L: band limit that it is exact for.
+        theta: colatitudes of the rings (nlat,), increasing, radians.
+        phi: longitudes of the points of a ring (nlon,), from 0, radians.
+        ring_weights: quadrature weights of the rings in cos theta (nlat,), sum 2.
+    """
+
+    kind: GridKind
+    L: int
+    theta: Tensor
+    phi: Tensor
+    ring_weights: Tensor
+
+    @property
+    def nlat(self) -> int:
+        """Number of rings."""
+        return len(self.theta)
+
+    @property
+    def nlon(self) -> int:
+        """Points of a ring."""
+        return len(self.phi)
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(nlat, nlon), of a field on the grid."""
+        return self.nlat, self.nlon
+
+    @property
+    def weights(self) -> Tensor:
+        """Area that every point stands for (nlat, nlon), sum 4 pi."""
+        return (self.ring_weights * (2 * math.pi / self.nlon))[:, None].expand(self.shape)
+
+    def points(self) -> tuple[Tensor, Tensor]:
+        """Colatitude and longitude of all points, each (nlat nlon,), ring by ring."""
+        theta, phi = torch.meshgrid(self.theta, self.phi, indexing="ij")
+        return theta.flatten(), phi.flatten()
+
+
+def make_grid(kind: GridKind, L: int, nlat: int | None = None, nlon: int | None = None) -> SphereGrid:
+    """A grid on which fields of band limit L can be transformed without error.
+
+    Args:
+        kind: "gauss": L rings of Gauss and Legendre, the fewest; "equiangular": 2L rings halfway between equal steps of
+            colatitude, without poles (Fejer's first rule, the weights of Driscoll and Healy); "clenshaw": 2L - 1 rings
+            with both poles (Clenshaw and Curtis).
+        L: band limit, degrees l < L.
+        nlat, nlon: rings and points of a ring, at least as many as needed; by default as above, and 2L.
+
+    Raises:
+        ValueError: an unknown kind, or too few points to be exact.
+    """
+    if kind not in get_args(GridKind):
+        raise ValueError(f"kind: got {kind!r}, expected one of {get_args(GridKind)}")
+    if not isinstance(L, int) or L < 1:
+        raise ValueError(f"L: got {L!r}, expected a band limit from 1 on: degrees are l = 0 ... L - 1")
+    least = {"gauss": L, "equiangular": 2 * L - 1, "clenshaw": max(2 * L - 1, 2)}[kind]
+    nlat = nlat if nlat is not None else least + (kind == "equiangular")
+    nlon = 2 * L if nlon is None else nlon
+    if nlat < least:
+        raise ValueError(
+            f"nlat: got {nlat} {kind} rings, expected at least {least} to integrate products of fields with L = {L} "
+            f"exactly; try L = {nlat if kind == 'gauss' else (nlat + 1) // 2}"
+        )
+    if nlon < 2 * L - 1:
+        raise ValueError(
+            f"nlon: got {nlon}, expected at least 2L - 1 = {2 * L - 1} longitudes; try L = {max(1, (nlon + 1) // 2)}"
+        )
+    theta, weights = _RULES[kind](nlat)
+    phi = torch.arange(nlon, dtype=torch.float64) * (2 * math.pi / nlon)
+    return SphereGrid(kind, L, theta, phi, weights)
+
+
+def _gauss(n: int) -> tuple[Tensor, Tensor]:
+    x, weights = np.polynomial.legendre.leggauss(n)
+    return torch.from_numpy(np.arccos(x[::-1]).copy()), torch.from_numpy(weights[::-1].copy())
+
+
+def _fejer(n: int) -> tuple[Tensor, Tensor]:
+    theta = (torch.arange(n, dtype=torch.float64) + 0.5) * (math.pi / n)
+    k = torch.arange(1, n // 2 + 1, dtype=torch.float64)
+    waves = torch.cos(2 * theta[:, None] * k) / (4 * k * k - 1)
+    return theta, (2 / n) * (1 - 2 * waves.sum(1))
+
+
+def _clenshaw_curtis(n: int) -> tuple[Tensor, Tensor]:
+    theta = torch.arange(n, dtype=torch.float64) * (math.pi / (n - 1))
+    k = torch.arange(1, (n - 1) // 2 + 1, dtype=torch.float64)
+    count = torch.where(2 * k == n - 1, 1.0, 2.0)
+    waves = count * torch.cos(2 * theta[:, None] * k) / (4 * k * k - 1)
+    inside = torch.full((n,), 2.0, dtype=torch.float64)
+    inside[[0, -1]] = 1.0
+    return theta, inside / (n - 1) * (1 - waves.sum(1))
+
+
+_RULES = {"gauss": _gauss, "equiangular": _fejer, "clenshaw": _clenshaw_curtis}
+
+
+def icosahedron_points() -> tuple[Tensor, Tensor]:
+    """Colatitudes and longitudes of the twelve corners of an icosahedron: equal weights integrate degree 5 exactly."""
+    ring = math.acos(1 / math.sqrt(5))
+    theta = torch.tensor([0.0, *[ring] * 5, *[math.pi - ring] * 5, math.pi], dtype=torch.float64)
+    fifth = 2 * math.pi / 5
+    phi = [0.0, *(k * fifth for k in range(5)), *((k + 0.5) * fifth for k in range(5)), 0.0]
+    return theta, torch.tensor(phi, dtype=torch.float64)
+
+
+def healpix_points(nside: int) -> tuple[Tensor, Tensor]:
+    """Centres of the 12 nside^2 pixels of HEALPix, all of the same area, ring by ring from the north.
+
+    Transforms with equal weights are approximate there: keep L <= 2 nside.
+
+    Source: Gorski et al. 2005, equations 4 to 9.
+    """
+    if not isinstance(nside, int) or nside < 1:
+        raise ValueError(f"nside: got {nside!r}, expected at least 1")
+    theta, phi = [], []
+    for ring in range(1, 4 * nside):
+        polar = min(ring, 4 * nside - ring)
+        if polar < nside:  # a polar cap: 4 points in the first ring, 8 in the second, ...
+            count, shift, z = 4 * polar, 0.5, 1 - polar**2 / (3 * nside**2)
+            z = z if ring < nside else -z
+        else:
+            count, shift, z = 4 * nside, 0.5 * ((ring - nside + 1) % 2), 4 / 3 - 2 * ring / (3 * nside)
+        theta.append(torch.full((count,), math.acos(z), dtype=torch.float64))
+        phi.append((torch.arange(count, dtype=torch.float64) + shift) * (2 * math.pi / count))
+    return torch.cat(theta), torch.cat(phi)

@@ -1,0 +1,135 @@
+"""Spherical harmonics: their real packing, values at any points, spectra.  Chapter 14 of the book.
+
+A field of band limit L is f = sum over l < L and abs(m) <= l of a_lm Y_lm, with orthonormal Y_lm (Condon and Shortley's
+sign).  For a real field a_{l,-m} = (-1)^m conj(a_lm), so that L^2 real numbers c tell it, in the order j = l^2 + l + m:
+
+    c_l0 = a_l0,    c_lm = sqrt(2) Re a_lm,    c_{l,-m} = sqrt(2) Im a_lm    for m > 0.
+
+They are the coordinates of f in an orthonormal basis: the norm of c is that of f, and densities of c are those of f.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+__all__ = ["band_limit", "degree_order", "degrees", "legendre", "power_spectrum", "real_harmonics", "real_scale"]
+
+
+def degree_order(L: int) -> tuple[Tensor, Tensor]:
+    """Degree l and order m of each of the L^2 packed coefficients.
+
+    >>> degree_order(2)
+    (tensor([0, 1, 1, 1]), tensor([ 0, -1,  0,  1]))
+    """
+    _check_band_limit(L)
+    j = torch.arange(L * L)
+    l = degrees(L)
+    return l, j - l * l - l
+
+
+def degrees(L: int) -> Tensor:
+    """Degree l of each of the L^2 packed coefficients: l is the whole part of the square root of the index."""
+    return torch.repeat_interleave(torch.arange(L), 2 * torch.arange(L) + 1)
+
+
+def band_limit(c: Tensor, name: str = "c") -> int:
+    """L of packed coefficients (..., L^2).
+
+    Raises:
+        ValueError: complex or whole numbers, NaN, or a last dimension that is no square.
+    """
+    if not isinstance(c, Tensor) or not c.is_floating_point():
+        got = c.dtype if isinstance(c, Tensor) else type(c).__name__
+        raise ValueError(
+            f"{name}: got {got}, expected real coefficients (..., L^2); try transform.pack(a) for complex ones"
+        )
+    L = math.isqrt(c.shape[-1]) if c.ndim else 0
+    if c.ndim == 0 or L * L != c.shape[-1] or L == 0:
+        raise ValueError(
+            f"{name}: got shape {tuple(c.shape)}, expected (..., L^2) with the L^2 packed coefficients last"
+        )
+    return L
+
+
+def power_spectrum(c: Tensor) -> Tensor:
+    """Mean square of the 2l + 1 coefficients of every degree: (..., L^2) to (..., L)."""
+    L = band_limit(c)
+    sums = torch.zeros(*c.shape[:-1], L, dtype=c.dtype, device=c.device)
+    sums = sums.index_add(-1, degrees(L).to(c.device), c.square())
+    return sums / (2 * torch.arange(L, device=c.device) + 1)
+
+
+def legendre(L: int, theta: Tensor) -> Tensor:
+    r"""The colatitude part of all harmonics with m >= 0, Y_lm = P_lm(theta) exp(i m phi), in float64.
+
+    By the recursion in l from the sectoral :math:`P_{mm} \propto \sin^m\theta`, which is stable.
+
+    Args:
+        L: band limit.
+        theta: colatitudes (P,) in [0, pi], radians.
+
+    Returns:
+        (L, L, P), [m, l, point], zero for l < m.
+    """
+    _check_band_limit(L)
+    x, sine = theta.double().cos(), theta.double().sin()
+    table = torch.zeros(L, L, len(theta), dtype=torch.float64, device=theta.device)
+    table[0, 0] = math.sqrt(1 / (4 * math.pi))
+    for l in range(1, L):
+        table[l, l] = -math.sqrt((2 * l + 1) / (2 * l)) * sine * table[l - 1, l - 1]
+        m = torch.arange(l, dtype=torch.float64, device=theta.device)[:, None]
+        rise = ((4 * l * l - 1) / (l * l - m * m)).sqrt()
+        fall = (((l - 1) ** 2 - m * m) / (4 * (l - 1) ** 2 - 1)).sqrt() if l > 1 else 0.0
+        table[:l, l] = rise * (x * table[:l, l - 1] - fall * table[:l, l - 2])
+    return table
+
+
+def real_harmonics(L: int, theta: Tensor, phi: Tensor) -> Tensor:
+    """The orthonormal real basis R_j at points: R_l0 = Y_l0, R_lm = sqrt(2) Re Y_lm, R_{l,-m} = -sqrt(2) Im Y_lm.
+
+    Args:
+        L: band limit.
+        theta, phi: colatitudes in [0, pi] and longitudes (P,), radians.
+
+    Returns:
+        (P, L^2), float64: a field with coefficients c is ``real_harmonics(L, theta, phi) @ c`` there.
+
+    Raises:
+        ValueError: points that are none, for instance in degrees.
+    """
+    check_points(theta, phi)
+    l, m = degree_order(L)
+    l, m = l.to(theta.device), m.to(theta.device)
+    part = legendre(L, theta)[m.abs(), l]  # (L^2, P)
+    angle = m[:, None] * phi.double()
+    wave = torch.where(m[:, None] < 0, angle.sin(), angle.cos())  # -Im exp(i |m| phi) = sin(m phi) for m < 0
+    return (real_scale(m)[:, None] * part * wave).T
+
+
+def real_scale(m: Tensor) -> Tensor:
+    """1 for m = 0, sqrt(2) for all others: what makes real and imaginary parts coordinates of unit vectors."""
+    return (1 + (m != 0).double()).sqrt()
+
+
+def check_points(theta: Tensor, phi: Tensor) -> None:
+    """Refuse what are no points of the sphere.
+
+    Raises:
+        ValueError: shapes that differ, NaN, colatitudes outside [0, pi], longitudes beyond two turns.
+    """
+    if theta.ndim != 1 or theta.shape != phi.shape:
+        raise ValueError(f"theta, phi: got shapes {tuple(theta.shape)} and {tuple(phi.shape)}, expected (P,) twice")
+    if not bool(((theta >= -1e-6) & (theta <= math.pi + 1e-6)).all()):
+        raise ValueError(
+            "theta: got values outside [0, pi] or NaN, expected colatitudes in radians; try deg2rad(90 - latitude)"
+        )
+    if not bool((phi.abs() <= 4 * math.pi + 1e-6).all()):
+        raise ValueError("phi: got values beyond two turns or NaN, expected longitudes in radians; try torch.deg2rad")
+
+
+def _check_band_limit(L: int) -> None:
+    if not isinstance(L, int) or L < 1:
+        raise ValueError(f"L: got {L!r}, expected a band limit from 1 on: degrees are l = 0 ... L - 1")

@@ -1,0 +1,85 @@
+"""Score matching for coefficients and for pixels, and why they differ.  Chapter 14 of the book.
+
+With r = s(c_t) + Sigma^{-1} eps / sigma, the error of a spectral score on the noise that was drawn, a loss is
+E[r^T M r].  Plain spectral score matching has M = 1, pixel score matching M = Sigma, noise prediction M = Sigma^2.
+All have the same minimiser among all functions, and different ones in any restricted class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, get_args
+
+from torch import Tensor
+
+from kodm_lite.randomness import Generators
+from kodm_lite.sphere.diffusion import NoisePredictor, SpectralDiffusion, per_field
+from kodm_lite.sphere.noise import PixelNoise
+
+__all__ = ["Weight", "pixel_score_matching", "spectral_score_matching"]
+
+Weight = Literal["identity", "covariance", "noise"]
+
+
+def spectral_score_matching(
+    network: NoisePredictor,
+    diffusion: SpectralDiffusion,
+    c0: Tensor,
+    t: Tensor,
+    weight: Weight = "noise",
+    generator: Generators = None,
+) -> Tensor:
+    """r^T M r of every field, for the score that belongs to a prediction of the noise.
+
+    Args:
+        network: predicts the noise.
+        diffusion: the forward diffusion.
+        c0: coefficients (B, L^2).
+        t: times (B,) in (0, 1].
+        weight: M: "identity": 1; "covariance": Sigma, what pixel score matching amounts to, and the likelihood;
+            "noise": Sigma^2, the squared error of the predicted noise over sigma^2.
+        generator: None, one, or one per field.
+
+    Returns:
+        One loss per field (B,): sums over coefficients.
+    """
+    if weight not in get_args(Weight):
+        raise ValueError(f"weight: got {weight!r}, expected one of {get_args(Weight)}")
+    c, eps = diffusion.perturb(c0, t, generator)
+    error = (network(c, t) - eps) / per_field(diffusion.sigma(t), c)
+    if weight == "noise":
+        return error.square().sum(-1)
+    residual = diffusion.noise.solve(error)
+    return (residual * (error if weight == "covariance" else residual)).sum(-1)
+
+
+def pixel_score_matching(
+    score: Callable[[Tensor, Tensor], Tensor],
+    diffusion: SpectralDiffusion,
+    c0: Tensor,
+    t: Tensor,
+    generator: Generators = None,
+) -> Tensor:
+    """Score matching in the space of pixels, for the lift x -> A^T s(A x) of a spectral score s.
+
+    With N pixels of noise of standard deviation p sigma it is, field by field, r^T Sigma r / p^2 and what no function
+    of the coefficients can predict, on average (N - L^2) / (p sigma)^2.
+
+    Args:
+        score: called with c_t (B, L^2) and t (B,).
+        diffusion: a diffusion with :class:`PixelNoise`.
+        c0: coefficients (B, L^2).
+        t: times (B,) in (0, 1].
+        generator: None, one, or one per field.
+
+    Returns:
+        One loss per field (B,): sums over pixels.
+    """
+    noise = diffusion.noise
+    if not isinstance(noise, PixelNoise):
+        raise ValueError(f"noise: got {type(noise).__name__}, expected PixelNoise: only it is noise of pixels")
+    pixels = noise.pixels(c0, generator)
+    alpha, sigma = (per_field(x(t), c0)[..., None] for x in (diffusion.alpha, diffusion.sigma))
+    x = alpha * noise.transform.synthesis(c0) + sigma * pixels
+    lifted = noise.transform.adjoint_analysis(score(noise.transform.analysis(x), t))
+    return (lifted + pixels / (sigma * noise.pixel_std**2)).square().sum((-2, -1))

@@ -1,0 +1,138 @@
+"""What noise on a grid becomes for the coefficients: its covariance, order by order.  Chapter 14 of the book.
+
+White noise of the pixels, z with independent standard normal numbers, has the coefficients A z of its analysis, with
+the covariance Sigma = A A^T = Y^T W^2 Y: "multiply by the area of the pixel, then band-limit".  On rings it does not
+mix orders m, so that it consists of one block of size L - m for every m, the same for m and -m.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Protocol
+
+import torch
+from torch import Tensor, nn
+
+from kodm_lite.randomness import Generators, normal
+from kodm_lite.sphere.harmonics import band_limit
+from kodm_lite.sphere.transform import SphericalTransform
+
+__all__ = ["IsotropicNoise", "Noise", "PixelNoise"]
+
+
+class Noise(Protocol):
+    """What a diffusion needs of its noise: a centred Gaussian law of coefficients (..., L^2)."""
+
+    L: int
+
+    def draw(self, like: Tensor, generator: Generators = None) -> Tensor: ...
+
+    def covariance(self, c: Tensor) -> Tensor: ...
+
+    def solve(self, c: Tensor) -> Tensor: ...
+
+    def logdet(self) -> Tensor: ...
+
+    def blocks(self) -> Tensor: ...
+
+
+class IsotropicNoise(nn.Module):
+    """Independent standard normal coefficients: white noise of the sphere itself, Sigma = 1, whatever the grid.
+
+    Args:
+        L: band limit.
+    """
+
+    def __init__(self, L: int):
+        super().__init__()
+        self.L = L
+
+    def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
+        """Noise with the shape, dtype and device of coefficients ``like`` (..., L^2)."""
+        _check(like, self.L)
+        return normal(like, generator)
+
+    def covariance(self, c: Tensor) -> Tensor:
+        """Sigma c = c."""
+        return c
+
+    def solve(self, c: Tensor) -> Tensor:
+        """Sigma^{-1} c = c."""
+        return c
+
+    def logdet(self) -> Tensor:
+        """log det Sigma = 0."""
+        return torch.zeros((), dtype=torch.float64)
+
+    def blocks(self) -> Tensor:
+        """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
+        l = torch.arange(self.L)
+        return torch.diag_embed((l >= l[:, None]).double())
+
+
+class PixelNoise(nn.Module):
+    """The image of independent normal noise of the pixels of a grid.
+
+    Memory and work grow as L^3: Sigma is never formed as one matrix.
+
+    Args:
+        transform: the transform of the grid.
+        normalise: scale the pixels' noise so that Sigma has trace L^2, as for isotropic noise; every degree then has
+            variance 1 on average over m.
+
+    Source: shown in arXiv 2601.20498 for spherical data; book: chapter 14.
+    """
+
+    _blocks: Tensor
+    _factors: Tensor
+
+    def __init__(self, transform: SphericalTransform, normalise: bool = True):
+        super().__init__()
+        self.transform, self.L = transform, transform.L
+        area = transform.grid.weights
+        self.pixel_std = 1 / math.sqrt(float(area.square().sum()) / (4 * math.pi)) if normalise else 1.0
+        rings = transform.grid.ring_weights.to(transform.legendre.device)
+        table = transform.legendre.double()
+        scale = 4 * math.pi**2 / transform.grid.nlon * self.pixel_std**2
+        blocks = scale * (table * rings.square()) @ table.mT
+        l = torch.arange(self.L, device=blocks.device)
+        padding = torch.diag_embed((l < l[:, None]).double())  # ones where an order has no degree: so that it factors
+        self.register_buffer("_blocks", blocks.to(transform.legendre), persistent=False)
+        factors = torch.linalg.cholesky(blocks + padding)
+        self.register_buffer("_factors", factors.to(transform.legendre), persistent=False)
+
+    def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
+        """Noise with the shape, dtype and device of coefficients ``like`` (..., L^2): white pixels, analysed."""
+        _check(like, self.L)
+        return self.transform.analysis(self.pixels(like, generator))
+
+    def pixels(self, like: Tensor, generator: Generators = None) -> Tensor:
+        """White noise on the grid (..., nlat, nlon), for coefficients of the shape of ``like``."""
+        blank = torch.empty(*like.shape[:-1], *self.transform.grid.shape, dtype=like.dtype, device=like.device)
+        return self.pixel_std * normal(blank, generator)
+
+    def covariance(self, c: Tensor) -> Tensor:
+        """Sigma c."""
+        _check(c, self.L)
+        planes = self.transform.planes(c)
+        return self.transform.from_planes((self._blocks @ planes[..., None])[..., 0])
+
+    def solve(self, c: Tensor) -> Tensor:
+        """Sigma^{-1} c, by the Cholesky factors of the blocks."""
+        _check(c, self.L)
+        planes = self.transform.planes(c)[..., None]
+        return self.transform.from_planes(torch.cholesky_solve(planes, self._factors)[..., 0])
+
+    def logdet(self) -> Tensor:
+        """log det Sigma; every order but m = 0 counts twice, for its cosines and its sines."""
+        each = 2 * self._factors.diagonal(dim1=-2, dim2=-1).double().log().sum(-1)
+        return each[0] + 2 * each[1:].sum()
+
+    def blocks(self) -> Tensor:
+        """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
+        return self._blocks
+
+
+def _check(c: Tensor, L: int) -> None:
+    if band_limit(c) != L:
+        raise ValueError(f"c: got coefficients of L = {band_limit(c)}, expected L = {L}, that of the noise")
