@@ -40,6 +40,8 @@ from kodm_lite.files import write_atomically
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet, build, describe
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Calibration
+from kodm_lite.sphere.diffusion import SpectralDiffusion, diffusion_from_dict
+from kodm_lite.sphere.network import SphericalNet
 
 __all__ = [
     "FORMAT",
@@ -68,6 +70,9 @@ _MAX_NESTING = 16
 _MAX_MESSAGE = 200  # characters; a hostile header must not flood the terminal
 
 
+Network = PeriodicUNet | PeriodicMLP | SphericalNet
+
+
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or a damaged one: which file, what was got, what was expected."""
 
@@ -76,16 +81,16 @@ class Model(NamedTuple):
     """A trained network and what it takes to use it; ``network, process, *_ = load(path)``.
 
     Args:
-        network: the score, called as ``network(theta, t)``.
+        network: the score, called as ``network(theta, t)``, or for a diffusion on the sphere the predicted noise.
         process: the forward process that it was trained for.
-        shape: of one image (C, H, W), or (N,).
+        shape: of one image (C, H, W), or (N,), or (L^2,) for coefficients on the sphere.
         scale: of :func:`kodm_lite.circular.image_to_phase`; 0.9 is usual.
         calibration: for the ancestral sampler, or None.
         card: JSON-able facts: name, data, licence, classes, metrics, seed, versions.
     """
 
-    network: PeriodicUNet | PeriodicMLP
-    process: KuramotoProcess
+    network: Any  # PeriodicUNet, PeriodicMLP or, with a SpectralDiffusion, SphericalNet
+    process: Any  # KuramotoProcess or SpectralDiffusion
     shape: tuple[int, ...]
     scale: float
     calibration: Calibration | None
@@ -170,9 +175,9 @@ def find(name_or_path: StrPath) -> Path:
 
 def _serialise(model: Model) -> bytes:
     network = getattr(model.network, "_orig_mod", model.network)  # what torch.compile wraps
-    if not isinstance(network, (PeriodicUNet, PeriodicMLP)):
+    if not isinstance(network, (PeriodicUNet, PeriodicMLP, SphericalNet)):
         raise ValueError(
-            f"network: got {type(network).__name__}, expected PeriodicUNet or PeriodicMLP; "
+            f"network: got {type(network).__name__}, expected PeriodicUNet, PeriodicMLP or SphericalNet; "
             "try network.module if it is wrapped for training"
         )
     if any(getattr(part, "process", model.process) != model.process for part in network.modules()):
@@ -393,6 +398,8 @@ _OPTIONS = {
     "attention": _list(_integer(0, 7), 0, 8),
     "periodic_boundary": _Rule(lambda x: isinstance(x, bool), "true or false"),
     "classes": _optional(_integer(0, 2**16)),
+    "spectrum": _list(_number(1e-12, 1e12), 1, 512),
+    "oversampling": _number(1, 4),
 }
 
 
@@ -406,9 +413,9 @@ def _check_header(header: dict[str, Any]) -> None:
         raise ValueError("header: got another checksum, expected that of its content; it was damaged or edited")
 
 
-def _process(data: dict[str, Any]) -> KuramotoProcess:
+def _process(data: dict[str, Any]) -> KuramotoProcess | SpectralDiffusion:
     try:
-        process = KuramotoProcess.from_dict(data)
+        process = diffusion_from_dict(data) if "kind" in data else KuramotoProcess.from_dict(data)
     except (ValueError, RuntimeError) as error:  # of Python and torch too, for a reference phase of strings
         reason = str(error)[:110]
         raise ValueError(f"process: got none ({reason}), expected what KuramotoProcess.to_dict returns") from error
@@ -416,14 +423,27 @@ def _process(data: dict[str, Any]) -> KuramotoProcess:
     return process
 
 
-def _network(description: dict[str, Any], process: KuramotoProcess, device: str) -> PeriodicUNet | PeriodicMLP:
+def _network(description: dict[str, Any], process: KuramotoProcess | SpectralDiffusion, device: str) -> Network:
     for name, value in description.items():
         if name in _OPTIONS:  # others are none of the network's
             _OPTIONS[name].check(f"network, {name}", value)
     with torch.device(device):
-        network = build(description, process)
+        if isinstance(process, SpectralDiffusion):
+            network: Network = _spherical(description, process)
+        else:
+            network = build(description, process)
     _check_same("network", description, describe(network))
     return network
+
+
+def _spherical(description: dict[str, Any], process: SpectralDiffusion) -> SphericalNet:
+    options = dict(description)
+    if options.pop("kind", None) != "SphericalNet":
+        raise ValueError(f"network: got kind {_shown(description.get('kind'))}, expected SphericalNet on the sphere")
+    try:
+        return SphericalNet(process, **options)
+    except TypeError as error:
+        raise ValueError(f"network: got options {options}, expected those of SphericalNet ({error})") from error
 
 
 def _check_same(name: str, got: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -447,7 +467,12 @@ def _check_table(table: dict[str, Any], network: torch.nn.Module) -> None:
             raise ValueError(f"tensor {_shown(name)}: got {_shown(got)}, expected {_shown(expected.get(name))}")
 
 
-def _check_shape(shape: tuple[int, ...], network: PeriodicUNet | PeriodicMLP, process: KuramotoProcess) -> None:
+def _check_shape(shape: tuple[int, ...], network: Network, process: KuramotoProcess | SpectralDiffusion) -> None:
+    if isinstance(network, SphericalNet):
+        if shape != (network.L**2,):
+            raise ValueError(f"shape: got {shape}, expected {(network.L**2,)}, coefficients of L = {network.L}")
+        return
+    assert isinstance(process, KuramotoProcess), "others have a SphericalNet"
     if isinstance(network, PeriodicMLP):
         fits, expected = shape == network.shape, f"{network.shape}"
     else:

@@ -40,7 +40,15 @@ from kodm_lite.training_state import (
     table,
     write_state,
 )
-from kodm_lite.training_step import Batches, Examples, Learner, TrainingOptions, check_examples
+from kodm_lite.training_step import (
+    Batches,
+    Examples,
+    Learner,
+    Process,
+    TrainingOptions,
+    check_examples,
+    check_objective,
+)
 
 __all__ = ["TrainingInterrupted", "TrainingOptions", "fit", "read_log"]
 
@@ -56,7 +64,7 @@ class TrainingInterrupted(KeyboardInterrupt):
 
 def fit(
     network: Network,
-    process: KuramotoProcess,
+    process: Process,
     data: Tensor | PhaseData,
     options: TrainingOptions | None = None,
     *,
@@ -74,7 +82,7 @@ def fit(
     Args:
         network: where to start; it is not changed.  If it has classes, they are those of the data's labels.
         process: the network's forward process.
-        data: phases (n, C, H, W) or (n, N), radians.
+        data: phases (n, C, H, W) or (n, N), radians; for a diffusion on the sphere coefficients (n, L^2).
         options: how to train; ``TrainingOptions()`` by default.
         validation: held-out data, on which the average network is measured, always with the same times and noise.
         out: folder for the state, the model, the log and pictures, see :mod:`kodm_lite.training_state`; None keeps
@@ -98,6 +106,7 @@ def fit(
     Book: chapter 8.
     """
     options, folder = options or TrainingOptions(), None if out is None else Path(out)
+    check_objective(options, process)
     train = check_examples("data", data, network, process)
     held_out = None if validation is None else check_examples("validation", validation, network, process)
     if options.sample_every and (folder is None or train.theta.ndim != 4 or train.theta.shape[1] not in (1, 3)):
@@ -137,7 +146,7 @@ class _Run:
     def __init__(
         self,
         network: nn.Module,
-        process: KuramotoProcess,
+        process: Process,
         train: Examples,
         held_out: Examples | None,
         options: TrainingOptions,
@@ -261,6 +270,7 @@ class _Run:
 
         shape, seeds = (PICTURES, *self.data.theta.shape[1:]), range(PICTURES)
         network = self.learner.average
+        assert isinstance(self.process, KuramotoProcess), "only images have pictures"
         theta = sample(network, self.process, shape, steps=PICTURE_STEPS, seeds=seeds, device=self.device)
         write_grid(self.folder / "samples" / f"step_{self.step:06d}.png", theta, self.data.scale)
 

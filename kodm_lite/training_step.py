@@ -28,9 +28,13 @@ from kodm_lite.objectives import (
     transition_score_matching,
 )
 from kodm_lite.process import STEPS, KuramotoProcess
+from kodm_lite.sphere.diffusion import SpectralDiffusion
+from kodm_lite.sphere.losses import noise_prediction
 from kodm_lite.training_state import table
 
 __all__ = ["OBJECTIVES", "Batch", "Batches", "Examples", "Learner", "TrainingOptions", "check_examples"]
+
+Process = KuramotoProcess | SpectralDiffusion
 
 NO_LABEL = 0.1  # share of images whose label is left out, so that the network also learns to do without
 ORDER, BATCH, NOISE, HELD_OUT = range(4)  # what random numbers are for: streams that never meet
@@ -52,8 +56,8 @@ class TrainingOptions:
         weight_decay: of AdamW.
         clip: largest norm of the gradient; a longer one is shortened to it.
         ema: how much of the running average of the weights a step keeps; less in the first steps.
-        objective: what the network learns from: "mean_field", the conditional score given the data, or "transition",
-            the published score of the last step.
+        objective: what the network learns from: "mean_field", the conditional score given the data; "transition", the
+            published score of the last step; "noise", the noise of a diffusion of coefficients on the sphere.
         draws: transitions per simulated image.
         simulation_steps: drifts per unit of time of the forward process.
         weighting: weight of the times, see kodm_lite.objectives.
@@ -81,7 +85,7 @@ class TrainingOptions:
     weight_decay: float = 0.0
     clip: float = 1.0
     ema: float = 0.998
-    objective: Literal["mean_field", "transition"] = "mean_field"
+    objective: Literal["mean_field", "transition", "noise"] = "mean_field"
     draws: int = 1
     simulation_steps: int = STEPS
     weighting: Weighting = "target"
@@ -169,7 +173,7 @@ class Examples(NamedTuple):
     source: str
 
 
-def check_examples(name: str, data: Tensor | PhaseData, network: nn.Module, process: KuramotoProcess) -> Examples:
+def check_examples(name: str, data: Tensor | PhaseData, network: nn.Module, process: Process) -> Examples:
     """The data as the network needs them.
 
     Raises:
@@ -196,6 +200,18 @@ def check_examples(name: str, data: Tensor | PhaseData, network: nn.Module, proc
     if score.shape != one.shape:
         raise ValueError(f"network: got scores {tuple(score.shape)} for {name} {tuple(one.shape)}, expected the same")
     return Examples(data.theta.float(), labels if labels is None else labels.cpu(), data.scale, data.source)
+
+
+def check_objective(options: TrainingOptions, process: Process) -> None:
+    """Refuse an objective that is not one of the process.
+
+    Raises:
+        ValueError: says which it has.
+    """
+    spectral = isinstance(process, SpectralDiffusion)
+    if spectral != (options.objective == "noise"):
+        fitting = "'noise'" if spectral else "'mean_field' or 'transition'"
+        raise ValueError(f"objective: got {options.objective!r} for {type(process).__name__}, expected {fitting}")
 
 
 class Batch(NamedTuple):
@@ -283,8 +299,13 @@ def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
     )
 
 
+def _noise(network: nn.Module, process: SpectralDiffusion, batch: Batch, options: TrainingOptions) -> Loss:
+    return noise_prediction(network, process, batch.theta0, early_times(batch.t), batch.generator)
+
+
 #: What can be learnt, by the name of the option.
-OBJECTIVES: dict[str, Callable[[nn.Module, KuramotoProcess, Batch, TrainingOptions], Loss]] = {
+OBJECTIVES: dict[str, Callable[[nn.Module, Any, Batch, TrainingOptions], Loss]] = {
+    "noise": _noise,
     "mean_field": _mean_field,
     "transition": _transition,
 }
@@ -300,7 +321,7 @@ class Learner:
         accelerator: of the package accelerate; knows the device and the other processes.
     """
 
-    def __init__(self, network: nn.Module, process: KuramotoProcess, options: TrainingOptions, accelerator: Any):
+    def __init__(self, network: nn.Module, process: Process, options: TrainingOptions, accelerator: Any):
         self.process, self.options, self.accelerator = process, options, accelerator
         model = copy.deepcopy(network).train().requires_grad_(True)
         self.model = accelerator.prepare(model)  # on the device; all processes get the weights of the first one

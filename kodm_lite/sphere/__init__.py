@@ -2,12 +2,13 @@
 
 from kodm_lite.sphere.coupling import SphericalCoupling, cap_kernel, heat_kernel
 from kodm_lite.sphere.diffusion import VarianceExploding, VariancePreserving, sample_coefficients
-from kodm_lite.sphere.gaussian_fields import ExactDenoiser, PerDegreeDenoiser, gaussian_fields
 from kodm_lite.sphere.grids import SphereGrid, healpix_points, icosahedron_points, make_grid
 from kodm_lite.sphere.harmonics import degree_order, power_spectrum, real_harmonics
 from kodm_lite.sphere.latlon import LatLonGrid, from_xarray, to_xarray
 from kodm_lite.sphere.losses import pixel_score_matching, spectral_score_matching
+from kodm_lite.sphere.network import SphericalNet
 from kodm_lite.sphere.noise import IsotropicNoise, PixelNoise
+from kodm_lite.sphere.random_fields import ExactDenoiser, PerDegreeDenoiser, gaussian_fields, lognormal_fields
 from kodm_lite.sphere.transform import PointTransform, SphericalTransform, point_transform
 
 __all__ = [
@@ -19,6 +20,7 @@ __all__ = [
     "PointTransform",
     "SphereGrid",
     "SphericalCoupling",
+    "SphericalNet",
     "SphericalTransform",
     "VarianceExploding",
     "VariancePreserving",
@@ -29,6 +31,7 @@ __all__ = [
     "healpix_points",
     "heat_kernel",
     "icosahedron_points",
+    "lognormal_fields",
     "make_grid",
     "pixel_score_matching",
     "point_transform",

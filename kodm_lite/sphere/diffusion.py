@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -20,9 +20,10 @@ from tqdm.auto import tqdm
 from kodm_lite.randomness import Generators, generators_from_seeds
 from kodm_lite.samplers import time_grid
 from kodm_lite.schedules import LinearSchedule
-from kodm_lite.sphere.noise import Noise
+from kodm_lite.sphere.harmonics import band_limit
+from kodm_lite.sphere.noise import Noise, noise_from_dict
 
-__all__ = ["SpectralDiffusion", "VarianceExploding", "VariancePreserving", "sample_coefficients"]
+__all__ = ["SpectralDiffusion", "VarianceExploding", "VariancePreserving", "diffusion_from_dict", "sample_coefficients"]
 
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # (c_t (B, ..., L^2), t (B,)) to E[eps | c_t]
 Method = Literal["ode", "sde"]
@@ -32,6 +33,7 @@ class SpectralDiffusion(ABC):
     """What both diffusions share: the law of c_t given c_0, the score, the prior."""
 
     noise: Noise
+    rate: LinearSchedule
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -67,12 +69,34 @@ class SpectralDiffusion(ABC):
         """grad log p_t of a prediction of the noise: -Sigma^{-1} eps / sigma."""
         return -self.noise.solve(eps) / per_field(self.sigma(t), eps)
 
+    def validate(self, c: Tensor, name: str = "c") -> None:
+        """Refuse what cannot be a state of this diffusion.
+
+        Raises:
+            ValueError: no coefficients (B, L^2) of its band limit, NaN.
+        """
+        if band_limit(c, name) != self.noise.L or c.ndim != 2:
+            raise ValueError(f"{name}: got shape {tuple(c.shape)}, expected (B, {self.noise.L**2}), that of the noise")
+        if not bool(torch.isfinite(c).all()):
+            raise ValueError(f"{name}: got NaN or infinite coefficients, expected finite ones")
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that :func:`diffusion_from_dict` turns back into an equal diffusion."""
+        rate = [float(self.rate.start), float(self.rate.end)]
+        return {"kind": type(self).__name__, "rate": rate, "noise": self.noise.to_dict()}
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SpectralDiffusion) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.to_dict()))
+
     def prior(self, like: Tensor, generator: Generators = None) -> Tensor:
         """A draw of N(0, sigma(1)^2 Sigma) with the shape of ``like`` (B, ..., L^2)."""
         return per_field(self.sigma(torch.ones(len(like)).to(like)), like) * self.noise.draw(like, generator)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VariancePreserving(SpectralDiffusion):
     """dc = -beta/2 c dt + sqrt(beta) Sigma^{1/2} dB: ends in N(0, Sigma).
 
@@ -91,7 +115,7 @@ class VariancePreserving(SpectralDiffusion):
         return (-torch.expm1(-self.rate.integral(0.0, t))).sqrt()
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class VarianceExploding(SpectralDiffusion):
     """dc = g Sigma^{1/2} dB: data are kept, under more and more noise.
 
@@ -108,6 +132,22 @@ class VarianceExploding(SpectralDiffusion):
 
     def sigma(self, t: Tensor) -> Tensor:
         return self.rate.integral(0.0, t).sqrt()
+
+
+def diffusion_from_dict(data: Any) -> SpectralDiffusion:
+    """Inverse of :meth:`SpectralDiffusion.to_dict`.
+
+    Raises:
+        ValueError: missing or unknown entries, or values that make no diffusion.
+    """
+    kinds = {"VariancePreserving": VariancePreserving, "VarianceExploding": VarianceExploding}
+    if not isinstance(data, dict) or set(data) != {"kind", "rate", "noise"} or data["kind"] not in list(kinds):
+        raise ValueError(f"process: got {data!r}, expected kind ({' or '.join(kinds)}), rate and noise")
+    try:
+        rate = LinearSchedule(*data["rate"])
+    except TypeError as error:
+        raise ValueError(f"process: got rate {data['rate']!r}, expected two numbers") from error
+    return kinds[data["kind"]](noise_from_dict(data["noise"]), rate)
 
 
 @torch.no_grad()

@@ -8,16 +8,17 @@ mix orders m, so that it consists of one block of size L - m for every m, the sa
 from __future__ import annotations
 
 import math
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 
 from kodm_lite.randomness import Generators, normal
+from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import band_limit
 from kodm_lite.sphere.transform import SphericalTransform
 
-__all__ = ["IsotropicNoise", "Noise", "PixelNoise"]
+__all__ = ["IsotropicNoise", "Noise", "PixelNoise", "noise_from_dict"]
 
 
 class Noise(Protocol):
@@ -34,6 +35,8 @@ class Noise(Protocol):
     def logdet(self) -> Tensor: ...
 
     def blocks(self) -> Tensor: ...
+
+    def to_dict(self) -> dict[str, Any]: ...
 
 
 class IsotropicNoise(nn.Module):
@@ -69,6 +72,10 @@ class IsotropicNoise(nn.Module):
         l = torch.arange(self.L)
         return torch.diag_embed((l >= l[:, None]).double())
 
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that :func:`noise_from_dict` turns back into this noise."""
+        return {"kind": "isotropic", "L": self.L}
+
 
 class PixelNoise(nn.Module):
     """The image of independent normal noise of the pixels of a grid.
@@ -88,7 +95,7 @@ class PixelNoise(nn.Module):
 
     def __init__(self, transform: SphericalTransform, normalise: bool = True):
         super().__init__()
-        self.transform, self.L = transform, transform.L
+        self.transform, self.L, self.normalise = transform, transform.L, normalise
         area = transform.grid.weights
         self.pixel_std = 1 / math.sqrt(float(area.square().sum()) / (4 * math.pi)) if normalise else 1.0
         rings = transform.grid.ring_weights.to(transform.legendre.device)
@@ -104,6 +111,7 @@ class PixelNoise(nn.Module):
     def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
         """Noise with the shape, dtype and device of coefficients ``like`` (..., L^2): white pixels, analysed."""
         _check(like, self.L)
+        self.to(like.device)  # it belongs to a process, which is no module: it follows what it is asked for
         return self.transform.analysis(self.pixels(like, generator))
 
     def pixels(self, like: Tensor, generator: Generators = None) -> Tensor:
@@ -131,6 +139,36 @@ class PixelNoise(nn.Module):
     def blocks(self) -> Tensor:
         """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
         return self._blocks
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that :func:`noise_from_dict` turns back into this noise."""
+        grid, dtype = self.transform.grid, str(self.transform.ring_weights.dtype).removeprefix("torch.")
+        sizes = {"L": self.L, "nlat": grid.nlat, "nlon": grid.nlon}
+        return {"kind": "pixel", "grid": grid.kind, **sizes, "dtype": dtype, "normalise": self.normalise}
+
+
+def noise_from_dict(data: Any) -> IsotropicNoise | PixelNoise:
+    """Inverse of ``to_dict`` of a noise.
+
+    Raises:
+        ValueError: missing or unknown entries, values out of range.
+    """
+    expected = {"isotropic": {"kind", "L"}, "pixel": {"kind", "grid", "L", "nlat", "nlon", "dtype", "normalise"}}
+    kind = data.get("kind") if isinstance(data, dict) else None
+    if not isinstance(kind, str) or set(data) != expected.get(kind):
+        raise ValueError(f"noise: got {data!r}, expected kind 'isotropic' or 'pixel' with {expected}")
+    sizes = [data[name] for name in ("L", "nlat", "nlon") if name in data]
+    if not all(type(n) is int and 1 <= n <= _LARGEST for n in sizes):
+        raise ValueError(f"noise: got sizes {sizes}, expected whole numbers up to {_LARGEST}")
+    if kind == "isotropic":
+        return IsotropicNoise(data["L"])
+    if data["dtype"] not in ("float32", "float64") or not isinstance(data["normalise"], bool):
+        raise ValueError(f"noise: got {data!r}, expected dtype 'float32' or 'float64', normalise true or false")
+    grid = make_grid(data["grid"], data["L"], data["nlat"], data["nlon"])
+    return PixelNoise(SphericalTransform(grid, getattr(torch, data["dtype"])), data["normalise"])
+
+
+_LARGEST = 512  # of the sizes of a stored grid: at most seconds of work
 
 
 def _check(c: Tensor, L: int) -> None:

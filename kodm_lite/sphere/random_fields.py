@@ -1,19 +1,23 @@
-"""Isotropic Gaussian random fields, where everything about a diffusion is known.  Chapter 14 of the book.
+"""Isotropic random fields: Gaussian ones, where everything about a diffusion is known, and lognormal ones.  Chapter 14.
 
-Their coefficients are independent, with a variance C_l that depends on the degree alone.
+The coefficients of a Gaussian field are independent, with a variance C_l that depends on the degree alone.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 from torch import Tensor
 
 from kodm_lite.randomness import Generators, normal
 from kodm_lite.sphere.diffusion import SpectralDiffusion, per_field
+from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import degrees
 from kodm_lite.sphere.noise import PixelNoise
+from kodm_lite.sphere.transform import SphericalTransform
 
-__all__ = ["ExactDenoiser", "PerDegreeDenoiser", "gaussian_fields"]
+__all__ = ["ExactDenoiser", "PerDegreeDenoiser", "gaussian_fields", "lognormal_fields"]
 
 
 def gaussian_fields(spectrum: Tensor, n: int, generator: Generators = None) -> Tensor:
@@ -30,6 +34,18 @@ def gaussian_fields(spectrum: Tensor, n: int, generator: Generators = None) -> T
     check_spectrum(spectrum)
     std = spectrum.sqrt()[degrees(len(spectrum)).to(spectrum.device)]
     return std * normal(torch.empty(n, len(std), dtype=spectrum.dtype, device=spectrum.device), generator)
+
+
+def lognormal_fields(spectrum: Tensor, n: int, generator: Generators = None) -> Tensor:
+    """Coefficients (n, L^2) of fields exp(g), less their mean, for Gaussian fields g of the spectrum: skewed ones.
+
+    The exponential has no band limit; what lies beyond L is cut off.
+    """
+    L = len(spectrum)
+    fine = SphericalTransform(make_grid("gauss", L, nlat=2 * L, nlon=4 * L), spectrum.dtype)
+    variance = float((spectrum * (2 * torch.arange(L) + 1)).sum() / (4 * math.pi))  # of g at a point
+    fields = fine.synthesis(gaussian_fields(spectrum, n, generator))
+    return fine.analysis(torch.exp(fields) - math.exp(0.5 * variance))
 
 
 class ExactDenoiser:
