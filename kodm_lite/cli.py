@@ -28,8 +28,9 @@ from tqdm.auto import tqdm
 from kodm_lite import checkpoints, pictures
 from kodm_lite.files import write_atomically
 from kodm_lite.networks import describe
-from kodm_lite.recipes import FolderRecipe, TextureRecipe, prepare, train
+from kodm_lite.recipes import FolderRecipe, SphereRecipe, TextureRecipe, prepare, train
 from kodm_lite.samplers import Method, default_method, sample
+from kodm_lite.sphere.diffusion import SpectralDiffusion, sample_coefficients
 from kodm_lite.training import TrainingInterrupted
 
 __all__ = ["Info", "Program", "Sample", "Train", "main"]
@@ -66,6 +67,10 @@ Recipes = (
             default=TextureRecipe(radius=4, out=Path("runs/textures-32-local")),
             description="The same; every pixel feels the 9 x 9 box around it.",
         ),
+    ]
+    | Annotated[
+        SphereRecipe,
+        tyro.conf.subcommand("sphere-16", description="Skewed random fields on the sphere; made, not read."),
     ]
     | Annotated[FolderRecipe, tyro.conf.subcommand("folder", description="Your own images.")]
 )
@@ -110,8 +115,8 @@ class Sample:
         method: of sampling; hybrid is meant for images, and needs a calibrated model, as a finished training leaves it;
             by default hybrid if the model is calibrated, otherwise ode.
         seed: of the first image; the next one has the next seed.
-        out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians), seeds and header (JSON);
-            a name without ending: a folder with 00000.png, 00001.png and so on.
+        out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians) or, of a model on the
+            sphere, coefficients, and seeds and header (JSON); a name without ending: a folder with 00000.png and so on.
         trajectory: also write NAME.gif, which shows how the first images come about.
         chunk: images at once; fewer need less memory, and round in other places.
         class_: draw images of this class only, by its name or number.
@@ -135,6 +140,9 @@ class Sample:
         path = _model_file(self.model)
         self._check()
         model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        if isinstance(model.process, SpectralDiffusion):
+            self._run_sphere(model, path)
+            return
         if self._is_drawn or self.trajectory:
             pictures.check_drawable(model.shape)
         if self.method in ("ancestral", "hybrid") and model.calibration is None:
@@ -155,6 +163,39 @@ class Sample:
         if self.trajectory:
             pictures.write_film(self.trajectory, film, model.scale)
             print(f"Wrote {self.trajectory}")
+
+    def _run_sphere(self, model: checkpoints.Model, path: Path) -> None:
+        """Fields on the sphere: maps of them, or their coefficients."""
+        if (
+            self.out.suffix not in (".png", ".npz")
+            or self.trajectory
+            or self.class_
+            or self.method not in (None, "ode")
+        ):
+            raise ValueError(
+                "model: got one of fields on the sphere, expected --out NAME.png for maps or NAME.npz for coefficients "
+                "and no trajectory, class or method but ode; try --out maps.png"
+            )
+        _require_writable(self.out)
+        device = next(model.network.parameters()).device
+        parts = []
+        with tqdm(total=self.n, unit="field", disable=None) as bar:
+            for start in range(0, self.n, self.chunk):
+                size = min(self.chunk, self.n - start)
+                seeds = range(self.seed + start, self.seed + start + size)
+                options = {"steps": self.steps, "seeds": seeds, "device": device}
+                parts.append(sample_coefficients(model.network, model.process, (size, *model.shape), **options).cpu())
+                bar.update(size)
+        c = torch.cat(parts)
+        if self.out.suffix == ".png":
+            from kodm_lite.sphere.maps import map_figure  # here, because it takes a second
+
+            buffer = io.BytesIO()
+            map_figure(c).savefig(buffer, format="png", dpi=150)
+            write_atomically(self.out, buffer.getvalue())
+        else:
+            write_atomically(self.out, self._archive(c, model, path, "coefficients"))
+        print(f"Wrote {self.out}")
 
     @property
     def _is_drawn(self) -> bool:
@@ -217,14 +258,15 @@ class Sample:
                     callback=note,
                 ).cpu()
 
-    def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
+    def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path, name: str = "phases") -> bytes:
         stored = checkpoints.read_header(path)
         header = {key: stored[key] for key in ("network", "process", "shape", "scale", "weights_sha256", "card")}
         method = self.method or default_method(model.calibration)
         header |= {"model": path.name, "method": method, "steps": self.steps, "class": self.class_}
         buffer = io.BytesIO()
         seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
-        np.savez(buffer, phases=theta.float().numpy(), seeds=seeds, header=np.array(json.dumps(header)))
+        arrays: dict[str, Any] = {name: theta.float().numpy(), "seeds": seeds, "header": np.array(json.dumps(header))}
+        np.savez(buffer, **arrays)
         return buffer.getvalue()
 
 

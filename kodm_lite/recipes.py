@@ -5,6 +5,7 @@ A recipe is a dataclass, and each of its fields an option of ``kodm-lite train``
 
 from __future__ import annotations
 
+import math
 import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
@@ -20,9 +21,20 @@ from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling
 from kodm_lite.networks import SIZES, PeriodicUNet, describe
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Calibration, calibrate
+from kodm_lite.sphere import (
+    IsotropicNoise,
+    PixelNoise,
+    SphericalNet,
+    SphericalTransform,
+    VariancePreserving,
+    lognormal_fields,
+    make_grid,
+    power_spectrum,
+)
+from kodm_lite.sphere.diffusion import SpectralDiffusion
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
 
-__all__ = ["FolderRecipe", "Prepared", "Recipe", "TextureRecipe", "prepare", "train"]
+__all__ = ["FolderRecipe", "Prepared", "Recipe", "SphereRecipe", "TextureRecipe", "prepare", "sphere_spectrum", "train"]
 
 TEXTURE_SIZE, TEXTURE_CROPS, TEXTURE_VALIDATION_CROPS = 32, 32768, 512
 CALIBRATION_IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
@@ -155,6 +167,60 @@ class FolderRecipe(Recipe):
             raise
 
 
+def sphere_options() -> TrainingOptions:
+    """What trains well on small fields on the sphere."""
+    return TrainingOptions(objective="noise", steps=3000, batch_size=64, learning_rate=3e-3, ema=0.998)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SphereRecipe:
+    """Skewed random fields on the sphere, exp(g) of Gaussian fields g of unit variance, made on the spot.
+
+    Args:
+        L: band limit; degrees are l < L.
+        noise: isotropic: white noise of the sphere; pixel: white noise of the points of a Gauss grid.
+        channels: fields that the network works on.
+        blocks: layers of the network.
+        fields: number of fields to learn from.
+        out: folder for the model, the state and the log; by default runs/ and a name.
+        resume: go on from the state in the folder if there is one; otherwise replace what is there.
+        training: how the weights are found.
+    """
+
+    L: int = 16
+    noise: Literal["isotropic", "pixel"] = "isotropic"
+    channels: int = 16
+    blocks: int = 3
+    fields: int = 16384
+    out: Path | None = None
+    resume: bool = True
+    training: TrainingOptions = field(default_factory=sphere_options)
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path(f"runs/sphere-{self.L}{'-pixel' if self.noise == 'pixel' else ''}")
+
+    def data(self) -> tuple[PhaseData, PhaseData]:
+        """Coefficients (n, L^2) to learn from, and others to measure on."""
+        spectrum = sphere_spectrum(self.L)
+        return tuple(  # type: ignore[return-value]
+            PhaseData(
+                lognormal_fields(spectrum, n, torch.Generator().manual_seed(seed)).float(),
+                None,
+                (),
+                1.0,
+                f"{n} lognormal random fields of band limit {self.L}, made by kodm_lite",
+            )
+            for n, seed in ((self.fields, 1), (1024, 99))
+        )
+
+
+def sphere_spectrum(L: int) -> torch.Tensor:
+    """Power spectrum of g: (1 + l/3)^-2.5, scaled to variance 1 at every point; float64."""
+    shape = (1 + torch.arange(L, dtype=torch.float64) / 3) ** -2.5
+    return shape * (4 * math.pi / float((shape * (2 * torch.arange(L) + 1)).sum()))
+
+
 class Prepared(NamedTuple):
     """A training that can begin: everything in it fits together.
 
@@ -167,9 +233,9 @@ class Prepared(NamedTuple):
         facts: for the card of the model, beside what the training writes there.
     """
 
-    recipe: Recipe
-    network: PeriodicUNet
-    process: KuramotoProcess
+    recipe: Recipe | SphereRecipe
+    network: PeriodicUNet | SphericalNet
+    process: KuramotoProcess | SpectralDiffusion
     data: PhaseData
     validation: PhaseData | None
     facts: dict[str, Any]
@@ -179,12 +245,14 @@ class Prepared(NamedTuple):
         return self.recipe.folder / "model.safetensors"
 
 
-def prepare(recipe: Recipe) -> Prepared:
-    """Read the images of a recipe, and make a network for them.
+def prepare(recipe: Recipe | SphereRecipe) -> Prepared:
+    """Read or make the data of a recipe, and make a network for them.
 
     Raises:
         ValueError: options or images that do not fit together.
     """
+    if isinstance(recipe, SphereRecipe):
+        return _prepare_sphere(recipe)
     published = KuramotoProcess()
     with torch.device("meta"):  # no memory and no random numbers
         stride = PeriodicUNet(1, published, **SIZES[recipe.network]).stride
@@ -206,6 +274,29 @@ def prepare(recipe: Recipe) -> Prepared:
         "start": recipe.start or "random weights",
         "licence": recipe.licence,
         "classes": names,
+        "seed": recipe.training.seed,
+        "cores": os.cpu_count(),
+    }
+    return Prepared(recipe, network, process, data, validation, facts)
+
+
+def _prepare_sphere(recipe: SphereRecipe) -> Prepared:
+    if recipe.fields < 1:
+        raise ValueError(f"fields: got {recipe.fields}, expected at least 1; try leaving the option out")
+    noise: IsotropicNoise | PixelNoise = IsotropicNoise(recipe.L)
+    if recipe.noise == "pixel":
+        noise = PixelNoise(SphericalTransform(make_grid("gauss", recipe.L), torch.float32))
+    process = VariancePreserving(noise)
+    data, validation = recipe.data()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        spectrum = power_spectrum(data.theta).mean(0)
+        network = SphericalNet(process, spectrum, recipe.channels, recipe.blocks)
+    facts = {
+        "name": recipe.folder.name,
+        "start": "random weights",
+        "licence": "none needed: the data are random numbers",
+        "classes": [],
         "seed": recipe.training.seed,
         "cores": os.cpu_count(),
     }
@@ -251,6 +342,9 @@ def train(prepared: Prepared, progress: bool = True) -> None:
             _complete(prepared.model_file, facts, None)
         raise
     if _cluster().is_main_process:
+        if not isinstance(process, KuramotoProcess):
+            _complete(prepared.model_file, facts, None)
+            return
         device = _cluster().device
         examples = data.theta[:CALIBRATION_IMAGES].to(device)
         generator = torch.Generator(device).manual_seed(recipe.training.seed)

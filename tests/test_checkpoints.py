@@ -31,6 +31,7 @@ from kodm_lite.checkpoints import (
 )
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet, describe
 from kodm_lite.samplers import Calibration
+from kodm_lite.sphere import IsotropicNoise, SphericalNet, VariancePreserving
 
 CARD = {"name": "küçük", "data": "textures", "metrics": {"fid": [1.5, 2]}, "seed": 0, "licence": None}
 CALIBRATION = Calibration((0.25, 1.0), (2.5, 0.125))
@@ -492,7 +493,8 @@ def images_description():
 
 
 def test_the_options_that_are_checked_are_those_of_the_networks():
-    assert set(checkpoints._OPTIONS) == {*describe(PeriodicMLP(4)), *images_description()}
+    sphere = SphericalNet(VariancePreserving(IsotropicNoise(2)), [1.0, 1.0])
+    assert set(checkpoints._OPTIONS) == {*describe(PeriodicMLP(4)), *images_description(), *describe(sphere)}
 
 
 HOSTILE_JSON = {

@@ -2,12 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
 from kodm_lite import KuramotoProcess, LinearSchedule, checkpoints
 from kodm_lite.checkpoints import CheckpointError, Model
+from kodm_lite.cli import main
 from kodm_lite.networks import PeriodicMLP
 from kodm_lite.sphere import (
     IsotropicNoise,
@@ -163,3 +165,21 @@ def test_lognormal_fields_are_skewed_and_centred():
     skewness = float(((x - x.mean()) ** 3).mean() / x.var() ** 1.5)
     assert skewness > 0.8
     assert 0.9 < float((c[:, 1:4].var(0) / c[:, 1:4].var(0).mean()).min())  # alike for every order
+
+
+def test_the_commands_train_and_sample(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ACCELERATE_USE_CPU", "1")
+    folder = str(tmp_path / "run")
+    train = ["train", "sphere-16", "--L", "4", "--channels", "4", "--blocks", "1", "--fields", "64", "--steps", "3"]
+    for noise in ("isotropic", "pixel"):
+        main([*train, "--noise", noise, "--batch-size", "8", "--out", folder, "--no-resume"])
+        assert "64 images 16" in capsys.readouterr().out
+        assert checkpoints.load(tmp_path / "run" / "model.safetensors").card["step"] == 3
+    main(["sample", folder, "-n", "3", "--steps", "2", "--out", str(tmp_path / "maps.png"), "--chunk", "2"])
+    main(["sample", folder, "-n", "3", "--steps", "2", "--out", str(tmp_path / "fields.npz")])
+    archive = np.load(tmp_path / "fields.npz", allow_pickle=False)
+    assert archive["coefficients"].shape == (3, 16) and (tmp_path / "maps.png").stat().st_size > 10_000
+    assert main(["sample", folder, "--out", str(tmp_path / "folder")]) != 0
+    assert "expected --out NAME.png for maps" in capsys.readouterr().err
+    main(["info", folder])
+    assert "SphericalNet" in capsys.readouterr().out
