@@ -169,12 +169,12 @@ class FolderRecipe(Recipe):
 
 def sphere_options() -> TrainingOptions:
     """What trains well on small fields on the sphere."""
-    return TrainingOptions(objective="noise", steps=3000, batch_size=64, learning_rate=3e-3, ema=0.998)
+    return TrainingOptions(objective="noise", steps=1000, batch_size=64, learning_rate=4e-3, ema=0.995)
 
 
 @dataclass(frozen=True, kw_only=True)
 class SphereRecipe:
-    """Skewed random fields on the sphere, exp(g) of Gaussian fields g of unit variance, made on the spot.
+    """Skewed random fields on the sphere, exp(g) of Gaussian fields g of variance 1/2, made on the spot.
 
     Args:
         L: band limit; degrees are l < L.
@@ -216,9 +216,9 @@ class SphereRecipe:
 
 
 def sphere_spectrum(L: int) -> torch.Tensor:
-    """Power spectrum of g: (1 + l/3)^-2.5, scaled to variance 1 at every point; float64."""
+    """Power spectrum of g: (1 + l/3)^-2.5, scaled to variance 1/2 at every point; float64."""
     shape = (1 + torch.arange(L, dtype=torch.float64) / 3) ** -2.5
-    return shape * (4 * math.pi / float((shape * (2 * torch.arange(L) + 1)).sum()))
+    return shape * (2 * math.pi / float((shape * (2 * torch.arange(L) + 1)).sum()))
 
 
 class Prepared(NamedTuple):

@@ -1,4 +1,4 @@
-"""Fields on the sphere: harmonic transforms, diffusion of their coefficients, phases on the globe.  Chapter 14."""
+"""Fields on the sphere: harmonic transforms, diffusion of coefficients, phases on the globe.  Book: The sphere."""
 
 from kodm_lite.sphere.coupling import SphericalCoupling, cap_kernel, heat_kernel
 from kodm_lite.sphere.diffusion import VarianceExploding, VariancePreserving, sample_coefficients

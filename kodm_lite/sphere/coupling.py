@@ -1,4 +1,4 @@
-"""Phases on the globe: coupling to the neighbours on a sphere, by a kernel of distance.  Chapter 14 of the book."""
+"""Phases on the globe: coupling to the neighbours on a sphere, by a kernel of distance.  Book: The sphere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Diffusion of harmonic coefficients with any noise: forward law, score, reverse steps.  Chapter 14 of the book.
+"""Diffusion of harmonic coefficients with any noise: forward law, score, reverse steps.  Book: The sphere.
 
     dc = f(t) c dt + g(t) Sigma^{1/2} dB,    c_t = alpha c_0 + sigma eps,    eps ~ N(0, Sigma)
 
@@ -193,7 +193,7 @@ def sample_coefficients(
         ValueError: an unknown method, times that do not decrease in [0, 1], shapes that do not fit.
         FloatingPointError: the state became NaN or infinite; names the step.
 
-    Source: Anderson 1982; Song et al. 2021; for matrix-valued noise, book: chapter 14.
+    Source: Anderson 1982; Song et al. 2021; for matrix-valued noise, book: The sphere.
     """
     if method not in get_args(Method):
         raise ValueError(f"method: got {method!r}, expected one of {get_args(Method)}")

@@ -1,7 +1,7 @@
 """Grids of rings on the sphere, with quadrature exact for products of two fields; and sets of equal areas.
 
 A transform is exact, that is analysis after synthesis is the identity, if the grid integrates all products of two
-fields of band limit L, hence degree 2L - 2, without error.  Chapter 14 of the book.
+fields of band limit L, hence degree 2L - 2, without error.  Book: The sphere.
 """
 
 from __future__ import annotations

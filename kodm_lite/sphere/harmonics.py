@@ -1,4 +1,4 @@
-"""Spherical harmonics: their real packing, values at any points, spectra.  Chapter 14 of the book.
+"""Spherical harmonics: their real packing, values at any points, spectra.  Book: The sphere.
 
 A field of band limit L is f = sum over l < L and abs(m) <= l of a_lm Y_lm, with orthonormal Y_lm (Condon and Shortley's
 sign).  For a real field a_{l,-m} = (-1)^m conj(a_lm), so that L^2 real numbers c tell it, in the order j = l^2 + l + m:

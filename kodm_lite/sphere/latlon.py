@@ -1,4 +1,4 @@
-"""Fields on grids of latitude and longitude, as they come in files, to coefficients and back.  Chapter 14 of the book.
+"""Fields on grids of latitude and longitude, as they come in files, to coefficients and back.  Book: The sphere.
 
 Such grids have many forms: from the north or the south, with poles or without, longitudes from 0 or from -180 degrees.
 Order by order, least squares with the area of the rings as weights finds the coefficients.  On fields of band limit L

@@ -1,4 +1,4 @@
-"""Score matching for coefficients and for pixels, and why they differ.  Chapter 14 of the book.
+"""Score matching for coefficients and for pixels, and why they differ.  Book: The sphere.
 
 With r = s(c_t) + Sigma^{-1} eps / sigma, the error of a spectral score on the noise that was drawn, a loss is
 E[r^T M r].  Plain spectral score matching has M = 1, pixel score matching M = Sigma, noise prediction M = Sigma^2.

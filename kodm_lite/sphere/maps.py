@@ -1,4 +1,4 @@
-"""Maps of fields on the sphere, spectra, and the blocks of a covariance, with matplotlib alone.  Chapter 14."""
+"""Maps of fields on the sphere, spectra, and the blocks of a covariance, with matplotlib alone.  Book: The sphere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A convolutional network on the sphere that predicts the noise of coefficients.  Chapter 14 of the book.
+"""A convolutional network on the sphere that predicts the noise of coefficients.  Book: The sphere.
 
 A convolution with a zonal kernel multiplies every degree by a number; so does a layer here, with a matrix over channels
 for every degree.  Between layers comes a function of single points.  The network therefore turns with the sphere, up to

@@ -1,4 +1,4 @@
-"""What noise on a grid becomes for the coefficients: its covariance, order by order.  Chapter 14 of the book.
+"""What noise on a grid becomes for the coefficients: its covariance, order by order.  Book: The sphere.
 
 White noise of the pixels, z with independent standard normal numbers, has the coefficients A z of its analysis, with
 the covariance Sigma = A A^T = Y^T W^2 Y: "multiply by the area of the pixel, then band-limit".  On rings it does not
@@ -8,6 +8,7 @@ mix orders m, so that it consists of one block of size L - m for every m, the sa
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import torch
@@ -87,7 +88,7 @@ class PixelNoise(nn.Module):
         normalise: scale the pixels' noise so that Sigma has trace L^2, as for isotropic noise; every degree then has
             variance 1 on average over m.
 
-    Source: shown in arXiv 2601.20498 for spherical data; book: chapter 14.
+    Source: shown in arXiv 2601.20498 for spherical data; book: The sphere.
     """
 
     _blocks: Tensor
@@ -122,14 +123,19 @@ class PixelNoise(nn.Module):
     def covariance(self, c: Tensor) -> Tensor:
         """Sigma c."""
         _check(c, self.L)
-        planes = self.transform.planes(c)
-        return self.transform.from_planes((self._blocks @ planes[..., None])[..., 0])
+        return self._by_order(c, lambda columns: self._blocks @ columns)
 
     def solve(self, c: Tensor) -> Tensor:
         """Sigma^{-1} c, by the Cholesky factors of the blocks."""
         _check(c, self.L)
-        planes = self.transform.planes(c)[..., None]
-        return self.transform.from_planes(torch.cholesky_solve(planes, self._factors)[..., 0])
+        return self._by_order(c, lambda columns: torch.cholesky_solve(columns, self._factors))
+
+    def _by_order(self, c: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+        """What ``apply`` makes of the columns (m, l, fields and parts)."""
+        self.to(c.device)
+        planes = self.transform.planes(c).movedim((-2, -1), (0, 1))  # (m, l, ..., part)
+        columns = apply(planes.flatten(2)).reshape(planes.shape)
+        return self.transform.from_planes(columns.movedim((0, 1), (-2, -1)))
 
     def logdet(self) -> Tensor:
         """log det Sigma; every order but m = 0 counts twice, for its cosines and its sines."""

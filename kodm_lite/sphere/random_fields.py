@@ -1,4 +1,4 @@
-"""Isotropic random fields: Gaussian ones, where everything about a diffusion is known, and lognormal ones.  Chapter 14.
+"""Isotropic random fields: Gaussian ones, where a diffusion is known exactly, and lognormal ones.  Book: The sphere.
 
 The coefficients of a Gaussian field are independent, with a variance C_l that depends on the degree alone.
 """

@@ -1,4 +1,4 @@
-"""From a field on a grid to its coefficients and back.  Chapter 14 of the book.
+"""From a field on a grid to its coefficients and back.  Book: The sphere.
 
 A Fourier transform along every ring, then one matrix product per order m: L^3 operations and numbers.
 """
