@@ -134,6 +134,37 @@ def test_samples_have_the_spectrum(noise):
     assert float(z.square().mean().sqrt()) < 1.8 and float(z.abs().max()) < 4
 
 
+def test_a_step_of_the_sde_has_the_noise_of_a_step_forward(noise):
+    """From one state, back to 2 t0 - t1 without noise and forward to t0: the spread of what comes out."""
+    diffusion, n = VariancePreserving(noise), 6000
+    network = PerDegreeDenoiser(diffusion, SPECTRUM)
+    start = torch.ones(1, L * L, dtype=torch.float64).expand(n, -1)
+    c = sample_coefficients(
+        network, diffusion, start.shape, times=[0.5, 0.4], start=start, method="sde", generator=seeded(0)
+    )
+    alpha, sigma = (f(torch.tensor([0.3, 0.4], dtype=torch.float64)) for f in (diffusion.alpha, diffusion.sigma))
+    kept = alpha[1] / alpha[0]
+    expected = (sigma[1] ** 2 - (kept * sigma[0]) ** 2) * noise.covariance(UNIT).diagonal()
+    z = (c.var(0) / expected - 1) / (2 / n) ** 0.5
+    assert float(z.abs().max()) < 4.5
+    flow = sample_coefficients(network, diffusion, (1, L * L), times=[0.5, 0.3], start=start[:1], method="ode")
+    assert float(((c.mean(0) - kept * flow[0]) / (expected / n).sqrt()).abs().max()) < 4.5
+
+
+def test_batches_of_any_shape_and_any_precision_agree(noise):
+    diffusion = VariancePreserving(noise)
+    c, t = gaussian_fields(SPECTRUM, 6, seeded(4)), torch.tensor([0.1, 0.8], dtype=torch.float64)
+    for kind in (ExactDenoiser, PerDegreeDenoiser):
+        network = kind(diffusion, SPECTRUM)
+        whole = network(c.reshape(2, 3, 64), t)
+        torch.testing.assert_close(whole[1], network(c[3:], t[1:].expand(3)))
+        single = network(c[3:].float(), t[1:].expand(3).float())
+        assert single.dtype == torch.float32
+        torch.testing.assert_close(single.double(), whole[1], rtol=1e-4, atol=1e-5)
+    draws = noise.draw(torch.empty(2, 64), seeded(1))
+    assert draws.dtype == torch.float32 and noise.solve(draws).dtype == torch.float32
+
+
 def test_the_flow_is_the_map_between_two_gaussians(noise):
     diffusion = VariancePreserving(noise)
     steps = 100
@@ -268,6 +299,8 @@ def never(c, t):
     [
         ({"method": "euler"}, "method: got 'euler'"),
         ({"times": [0.5, 0.7]}, "times: got"),
+        ({"times": [1.0, math.nan, 0.0]}, "times: got"),
+        ({"times": [0.5, 0.2, 0.0]}, "start: got None and times from 0.5"),
         ({"shape": (2, 63)}, r"shape: got \(2, 63\)"),
         ({"start": torch.zeros(3, 64)}, r"start: got shape \(3, 64\)"),
         ({"seeds": [1]}, "seeds: got 1"),
@@ -290,5 +323,10 @@ def test_more_bad_input():
         pixel_score_matching(never, diffusion, torch.zeros(2, 64), torch.ones(2))
     with pytest.raises(ValueError, match="weight: got 'sigma'"):
         spectral_score_matching(never, diffusion, torch.zeros(2, 64), torch.ones(2), "sigma")
-    with pytest.raises(ValueError, match="spectrum: got"):
+    with pytest.raises(ValueError, match="spectrum: got negative"):
         gaussian_fields(torch.tensor([1.0, -1.0]), 3)
+    for kind in (ExactDenoiser, PerDegreeDenoiser):
+        with pytest.raises(ValueError, match=r"spectrum: got shape \(1,\), expected C_l for l = 0 ... 7"):
+            kind(diffusion, torch.ones(1))
+    with pytest.raises(ValueError, match="t0, t1: got 0.5 and 0.2"):
+        diffusion.advance(torch.zeros(1, 64), 0.5, 0.2)

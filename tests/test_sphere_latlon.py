@@ -74,8 +74,11 @@ def test_bad_fields_are_refused():
     grid = LatLonGrid(np.linspace(-80, 80, 9), np.arange(0, 360, 30.0), 3)
     gap = torch.zeros(9, 12)
     gap[3, 4] = torch.nan
+    masked = np.ma.masked_equal(np.where(np.isnan(gap.numpy()), -9999.0, 1.0), -9999.0)
+    assert grid.analysis(np.ones((9, 12))[::-1]).shape == (9,)  # a flipped array
     for field, message in (
         (gap, "field: got 1 values NaN"),
+        (masked, "field: got 1 values NaN"),
         (torch.zeros(12, 9), r"field: got .*\(12, 9\), expected real \(..., 9, 12\)"),
         (torch.zeros(9, 12, dtype=torch.complex64), "field: got torch.complex64"),
     ):

@@ -129,6 +129,12 @@ def test_gradients_and_the_adjoint():
     torch.testing.assert_close(transform.adjoint_analysis(c), pulled)
 
 
+def test_empty_batches_are_empty():
+    transform = SphericalTransform(make_grid("gauss", 4))
+    assert transform.synthesis(torch.zeros(0, 16, dtype=torch.float64)).shape == (0, 4, 8)
+    assert transform.analysis(torch.zeros(2, 0, 4, 8, dtype=torch.float64)).shape == (2, 0, 16)
+
+
 def test_rotations_move_points_and_keep_the_spectrum():
     L = 6
     transform, c = SphericalTransform(make_grid("gauss", L)), fields(2, L)
@@ -203,6 +209,7 @@ def test_it_agrees_with_torch_harmonics():
         (lambda t: SphericalTransform(t.grid, torch.float16), "dtype: got torch.float16"),
         (lambda t: make_grid("healpix", 4), "kind: got 'healpix'"),
         (lambda t: make_grid("gauss", 0), "L: got 0"),
+        (lambda t: make_grid("gauss", 4, nlat=4.5), "nlat: got 4.5"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -59,7 +59,13 @@ class SpectralDiffusion(ABC):
         return per_field(self.alpha(t), c0) * c0 + per_field(self.sigma(t), c0) * eps, eps
 
     def advance(self, c: Tensor, t0: float, t1: float, generator: Generators = None) -> Tensor:
-        """A draw of c(t1) given c(t0), exactly."""
+        """A draw of c(t1) given c(t0), exactly.
+
+        Raises:
+            ValueError: times that decrease.
+        """
+        if not 0 <= t0 <= t1 <= 1:
+            raise ValueError(f"t0, t1: got {t0} and {t1}, expected 0 <= t0 <= t1 <= 1")
         times = torch.tensor([t0, t1], dtype=torch.float64)
         (alpha0, alpha1), (sigma0, sigma1) = self.alpha(times).tolist(), self.sigma(times).tolist()
         kept = alpha1 / alpha0
@@ -177,7 +183,8 @@ def sample_coefficients(
             small times.
         method: "ode": probability flow, by Heun's method in the angle atan(sigma / alpha); "sde": the reverse SDE.  Its
             generator is twice that of the flow plus that of the diffusion: in every step the flow goes back twice as
-            far and the diffusion, exactly, half of it forward again.  Two evaluations a step, one in the last.
+            far, or to t = 0, and the diffusion forward again, exactly.  A step has two evaluations, and one where it
+            reaches t = 0.
         times: decreasing times to use instead of ``steps``.
         start: a terminal state to start from, instead of the prior.
         generator: None, one, or one per field.
@@ -198,12 +205,16 @@ def sample_coefficients(
     if method not in get_args(Method):
         raise ValueError(f"method: got {method!r}, expected one of {get_args(Method)}")
     grid = [t**2 for t in time_grid(steps)] if times is None else [float(t) for t in times]
-    if len(grid) < 2 or any(a <= b for a, b in pairwise(grid)) or not (grid[0] <= 1 and grid[-1] >= 0):
+    if len(grid) < 2 or not all(1 >= a > b >= 0 for a, b in pairwise(grid)):
         raise ValueError(f"times: got {grid[:5]}..., expected at least two decreasing times in [0, 1]")
     if shape[-1:] != (diffusion.noise.L**2,) or len(shape) < 2:
         raise ValueError(f"shape: got {tuple(shape)}, expected (B, ..., {diffusion.noise.L**2})")
     if start is not None and tuple(start.shape) != tuple(shape):
         raise ValueError(f"start: got shape {tuple(start.shape)}, expected {tuple(shape)}")
+    if start is None and grid[0] != 1:
+        raise ValueError(
+            f"start: got None and times from {grid[0]:g}, expected a state at that time; the prior is at 1"
+        )
     if seeds is not None:
         if generator is not None or len(seeds) != shape[0]:
             raise ValueError(f"seeds: got {len(seeds)}, expected {shape[0]}, one integer per field, and no generator")

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Literal, get_args
 
 import numpy as np
@@ -78,8 +79,10 @@ def make_grid(kind: GridKind, L: int, nlat: int | None = None, nlon: int | None 
     """
     if kind not in get_args(GridKind):
         raise ValueError(f"kind: got {kind!r}, expected one of {get_args(GridKind)}")
-    if not isinstance(L, int) or L < 1:
-        raise ValueError(f"L: got {L!r}, expected a band limit from 1 on: degrees are l = 0 ... L - 1")
+    for name, size in (("L", L), ("nlat", nlat), ("nlon", nlon)):
+        if size is not None and (not isinstance(size, Integral) or size < 1):
+            raise ValueError(f"{name}: got {size!r}, expected a whole number from 1 on; degrees are l = 0 ... L - 1")
+    L = int(L)
     least = {"gauss": L, "equiangular": 2 * L - 1, "clenshaw": max(2 * L - 1, 2)}[kind]
     nlat = nlat if nlat is not None else least + (kind == "equiangular")
     nlon = 2 * L if nlon is None else nlon

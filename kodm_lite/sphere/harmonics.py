@@ -39,7 +39,7 @@ def band_limit(c: Tensor, name: str = "c") -> int:
     """L of packed coefficients (..., L^2).
 
     Raises:
-        ValueError: complex or whole numbers, NaN, or a last dimension that is no square.
+        ValueError: complex or whole numbers, or a last dimension that is no square.
     """
     if not isinstance(c, Tensor) or not c.is_floating_point():
         got = c.dtype if isinstance(c, Tensor) else type(c).__name__

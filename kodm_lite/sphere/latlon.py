@@ -2,7 +2,7 @@
 
 Such grids have many forms: from the north or the south, with poles or without, longitudes from 0 or from -180 degrees.
 Order by order, least squares with the area of the rings as weights finds the coefficients.  On fields of band limit L
-this is exact for any latitudes, at least L of them.
+this is exact for any latitudes that leave no large gap, at least L of them.
 """
 
 from __future__ import annotations
@@ -81,7 +81,11 @@ class LatLonGrid:
         Raises:
             ValueError: another shape, complex numbers, or NaN, for instance of a land mask.
         """
-        x = torch.as_tensor(np.asarray(field)) if not isinstance(field, Tensor) else field
+        if not isinstance(field, Tensor):  # masked values are gaps, and flipped arrays have no place in torch
+            field = np.ma.asarray(field)
+            kind = complex if np.iscomplexobj(field) else float
+            field = torch.from_numpy(np.ascontiguousarray(np.ma.filled(field.astype(kind), np.nan)))
+        x = field
         shape = (len(self.latitude), len(self.longitude))
         if x.is_complex() or tuple(x.shape[-2:]) != shape:
             raise ValueError(
@@ -96,7 +100,8 @@ class LatLonGrid:
         waves = torch.fft.rfft(x, norm="forward")[..., : self.L]
         m = torch.arange(self.L, dtype=torch.float64)
         waves = waves * torch.polar(torch.ones_like(m), -m * self.phi[0])  # rings begin at the first longitude
-        a = torch.einsum("mli,...im->...lm", self._inverse.to(waves), waves)
+        parts = torch.einsum("mli,...imp->...lmp", self._inverse, torch.view_as_real(waves))
+        a = torch.view_as_complex(parts.contiguous())
         l, m = degree_order(self.L)
         value = a[..., l, m.abs()]
         return torch.where(m < 0, value.imag, value.real) * real_scale(m)

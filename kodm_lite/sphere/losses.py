@@ -2,7 +2,7 @@
 
 With r = s(c_t) + Sigma^{-1} eps / sigma, the error of a spectral score on the noise that was drawn, a loss is
 E[r^T M r].  Plain spectral score matching has M = 1, pixel score matching M = Sigma, noise prediction M = Sigma^2.
-All have the same minimiser among all functions, and different ones in any restricted class.
+All have the same minimiser among all functions, and in general different ones in a restricted class.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ def spectral_score_matching(
     diffusion: SpectralDiffusion,
     c0: Tensor,
     t: Tensor,
-    weight: Weight = "noise",
+    weight: Weight,
     generator: Generators = None,
 ) -> Tensor:
     """r^T M r of every field, for the score that belongs to a prediction of the noise.

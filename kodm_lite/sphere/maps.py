@@ -55,9 +55,12 @@ def plot_map(ax: Axes, field: Tensor, grid: SphereGrid, title: str = "", **optio
         options = {"cmap": CYCLIC, "vmin": -math.pi, "vmax": math.pi, **options}
     theta = grid.theta.numpy()
     borders = np.concatenate([[0.0], 0.5 * (theta[1:] + theta[:-1]), [math.pi]])
-    half = grid.nlon // 2  # longitudes beyond 180 degrees belong to the left
-    longitude = (np.arange(grid.nlon + 1) - 0.5) * (2 * math.pi / grid.nlon) - 2 * math.pi * half / grid.nlon
+    half, step = grid.nlon // 2, 2 * math.pi / grid.nlon  # longitudes beyond 180 degrees belong to the left
+    longitude = (np.arange(grid.nlon + 1) - half - 0.5) * step
     values = np.roll(field.detach().cpu().numpy(), half, axis=1)
+    if grid.nlon % 2 == 0:  # the points on the date line are half here and half there
+        longitude = np.concatenate([[-math.pi], longitude[1:], [math.pi]])
+        values = np.concatenate([values, values[:, :1]], axis=1)
     mesh = ax.pcolormesh(longitude, math.pi / 2 - borders, values, rasterized=True, **{"cmap": "viridis", **options})
     ax.set_xticks([])
     ax.set_yticks([])

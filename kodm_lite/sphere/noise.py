@@ -7,6 +7,7 @@ mix orders m, so that it consists of one block of size L - m for every m, the sa
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -96,7 +97,7 @@ class PixelNoise(nn.Module):
 
     def __init__(self, transform: SphericalTransform, normalise: bool = True):
         super().__init__()
-        self.transform, self.L, self.normalise = transform, transform.L, normalise
+        self.transform, self.L, self.normalise = copy.deepcopy(transform), transform.L, normalise  # it may move
         area = transform.grid.weights
         self.pixel_std = 1 / math.sqrt(float(area.square().sum()) / (4 * math.pi)) if normalise else 1.0
         rings = transform.grid.ring_weights.to(transform.legendre.device)
@@ -112,8 +113,7 @@ class PixelNoise(nn.Module):
     def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
         """Noise with the shape, dtype and device of coefficients ``like`` (..., L^2): white pixels, analysed."""
         _check(like, self.L)
-        self.to(like.device)  # it belongs to a process, which is no module: it follows what it is asked for
-        return self.transform.analysis(self.pixels(like, generator))
+        return self.transform.analysis(self._follow(self.pixels(like, generator))).to(like)
 
     def pixels(self, like: Tensor, generator: Generators = None) -> Tensor:
         """White noise on the grid (..., nlat, nlon), for coefficients of the shape of ``like``."""
@@ -132,10 +132,14 @@ class PixelNoise(nn.Module):
 
     def _by_order(self, c: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
         """What ``apply`` makes of the columns (m, l, fields and parts)."""
-        self.to(c.device)
-        planes = self.transform.planes(c).movedim((-2, -1), (0, 1))  # (m, l, ..., part)
+        planes = self.transform.planes(self._follow(c)).movedim((-2, -1), (0, 1))  # (m, l, ..., part)
         columns = apply(planes.flatten(2)).reshape(planes.shape)
-        return self.transform.from_planes(columns.movedim((0, 1), (-2, -1)))
+        return self.transform.from_planes(columns.movedim((0, 1), (-2, -1))).to(c)
+
+    def _follow(self, x: Tensor) -> Tensor:
+        """Numbers as the transform takes them; it moves to their device, as the process it belongs to is no module."""
+        self.to(x.device)
+        return x.to(self.transform.ring_weights.dtype)
 
     def logdet(self) -> Tensor:
         """log det Sigma; every order but m = 0 counts twice, for its cosines and its sines."""

@@ -60,31 +60,31 @@ class ExactDenoiser:
     """
 
     def __init__(self, diffusion: SpectralDiffusion, spectrum: Tensor):
-        check_spectrum(spectrum)
+        check_spectrum(spectrum, diffusion.noise.L)
         if not bool((spectrum > 0).all()):
             raise ValueError("spectrum: got zeros, expected C_l > 0 for every degree")
         self.diffusion, self.noise = diffusion, diffusion.noise
         self.std = spectrum.double().sqrt()
-        blocks = self.noise.blocks().double().cpu()
+        blocks = self.noise.blocks().double().to(self.std.device)
         self.values, self.axes = torch.linalg.eigh(blocks / (self.std * self.std[:, None]))
 
     def __call__(self, c: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (x(t).double()[:, None] for x in (self.diffusion.alpha, self.diffusion.sigma))
+        alpha, sigma = (per_field(x(t).double(), c) for x in (self.diffusion.alpha, self.diffusion.sigma))
+        std, values, axes = (x.to(c.device) for x in (self.std, self.values, self.axes))
         if not isinstance(self.noise, PixelNoise):
-            variance = (self.std**2)[degrees(self.noise.L)]
+            variance = (std**2)[degrees(self.noise.L).to(c.device)]
             return (sigma / (alpha**2 * variance + sigma**2) * c.double()).to(c)
         transform = self.noise.transform
-        planes = transform.planes(c).double() / self.std
-        inside = (self.axes.mT @ planes[..., None])[..., 0]
+        inside = (axes.mT @ (transform.planes(c.double()) / std)[..., None])[..., 0]
         alpha, sigma = alpha[..., None, None], sigma[..., None, None]
-        inside = inside * (sigma * self.values / (alpha**2 + sigma**2 * self.values))
-        return transform.from_planes(((self.axes @ inside[..., None])[..., 0] * self.std).to(c))
+        inside = inside * (sigma * values / (alpha**2 + sigma**2 * values))
+        return transform.from_planes((axes @ inside[..., None])[..., 0] * std).to(c)
 
 
 class PerDegreeDenoiser:
-    """The best prediction of the noise that treats all m of a degree alike: sigma c / (alpha^2 C_l + sigma^2).
+    """The best linear prediction of the noise that treats all m of a degree alike: sigma c / (alpha^2 C_l + sigma^2).
 
-    It is what a rotation-equivariant network can at best be for Gaussian fields.  With isotropic noise it is exact.
+    It is the best that is linear and commutes with rotations.  For Gaussian fields under isotropic noise it is exact.
     With pixel noise (normalised) the same formula minimises the expected error, and the samples inherit the anisotropy
     of the noise.
 
@@ -94,7 +94,7 @@ class PerDegreeDenoiser:
     """
 
     def __init__(self, diffusion: SpectralDiffusion, spectrum: Tensor):
-        check_spectrum(spectrum)
+        check_spectrum(spectrum, diffusion.noise.L)
         self.diffusion = diffusion
         self.variance = spectrum[degrees(len(spectrum))]
 
@@ -103,7 +103,11 @@ class PerDegreeDenoiser:
         return sigma * c / (alpha**2 * self.variance.to(c) + sigma**2)
 
 
-def check_spectrum(spectrum: Tensor) -> None:
+def check_spectrum(spectrum: Tensor, L: int | None = None) -> None:
     """Refuse what is no power spectrum (L,)."""
-    if spectrum.ndim != 1 or not len(spectrum) or not bool((spectrum >= 0).all() & spectrum.isfinite().all()):
-        raise ValueError(f"spectrum: got {tuple(spectrum.shape)}, expected C_l >= 0 for l = 0 ... L - 1, finite, (L,)")
+    if spectrum.ndim != 1 or len(spectrum) != (L or max(1, len(spectrum))):
+        raise ValueError(
+            f"spectrum: got shape {tuple(spectrum.shape)}, expected C_l for l = 0 ... {(L or 0) - 1 if L else 'L - 1'}"
+        )
+    if not bool((spectrum >= 0).all() & spectrum.isfinite().all()):
+        raise ValueError("spectrum: got negative values or NaN, expected finite C_l >= 0")

@@ -71,6 +71,8 @@ class SphericalTransform(nn.Module):
             ValueError: another grid, complex numbers.
         """
         self._check(x, "x", self.grid.shape, "a field on this grid")
+        if not x.numel():
+            return x.new_zeros(*x.shape[:-2], self.L**2)
         waves = torch.fft.rfft(x, norm="forward")[..., : self.L] * (2 * math.pi * self.ring_weights[:, None])
         rings = torch.view_as_real(waves).movedim((-2, -1), (0, -2))  # (m, ..., part, ring)
         batch = rings.shape[1:-1]
@@ -84,6 +86,8 @@ class SphericalTransform(nn.Module):
             ValueError: another number of coefficients, complex numbers.
         """
         self._check(c, "c", (self.L**2,), f"the coefficients of a field with L = {self.L}")
+        if not c.numel():
+            return c.new_zeros(*c.shape[:-1], *self.grid.shape)
         planes = self.planes(c).movedim(-2, 0)  # (m, ..., part, l)
         rings = planes.reshape(self.L, -1, self.L) @ self.legendre
         rings = rings.reshape(*planes.shape[:-1], self.grid.nlat).movedim((0, -2), (-2, -1))  # (..., ring, m, part)
