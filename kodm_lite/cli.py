@@ -29,7 +29,7 @@ from kodm_lite import checkpoints, pictures
 from kodm_lite.files import write_atomically
 from kodm_lite.networks import describe
 from kodm_lite.recipes import FolderRecipe, SphereRecipe, TextureRecipe, prepare, train
-from kodm_lite.samplers import Method, default_method, sample
+from kodm_lite.samplers import Method, sample
 from kodm_lite.sphere.diffusion import SpectralDiffusion, sample_coefficients
 from kodm_lite.training import TrainingInterrupted
 
@@ -112,8 +112,8 @@ class Sample:
         model: a model's file, the folder of a training, or the name of a shipped model (see kodm-lite info).
         n: number of images.
         steps: of the sampler; fewer are faster, more are better.
-        method: of sampling; hybrid is meant for images, and needs a calibrated model, as a finished training leaves it;
-            by default hybrid if the model is calibrated, otherwise ode.
+        method: of sampling; ode is the probability flow; ancestral and hybrid, which add noise, need a calibrated
+            model, as a finished training leaves it.
         seed: of the first image; the next one has the next seed.
         out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians) or, of a model on the
             sphere, coefficients, and seeds and header (JSON); a name without ending: a folder with 00000.png and so on.
@@ -127,7 +127,7 @@ class Sample:
     model: Model
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     steps: int = 50
-    method: Method | None = None
+    method: Method = "ode"
     seed: int = 0
     out: Path = Path("samples.png")
     trajectory: Path | None = None
@@ -170,7 +170,7 @@ class Sample:
             self.out.suffix not in (".png", ".npz")
             or self.trajectory
             or self.class_
-            or self.method not in (None, "ode")
+            or self.method != "ode"
         ):
             raise ValueError(
                 "model: got one of fields on the sphere, expected --out NAME.png for maps or NAME.npz for coefficients "
@@ -261,8 +261,7 @@ class Sample:
     def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path, name: str = "phases") -> bytes:
         stored = checkpoints.read_header(path)
         header = {key: stored[key] for key in ("network", "process", "shape", "scale", "weights_sha256", "card")}
-        method = self.method or default_method(model.calibration)
-        header |= {"model": path.name, "method": method, "steps": self.steps, "class": self.class_}
+        header |= {"model": path.name, "method": self.method, "steps": self.steps, "class": self.class_}
         buffer = io.BytesIO()
         seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
         arrays: dict[str, Any] = {name: theta.float().numpy(), "seeds": seeds, "header": np.array(json.dumps(header))}

@@ -109,11 +109,6 @@ def time_grid(steps: int) -> list[float]:
     return [1 - k / steps for k in range(steps + 1)]
 
 
-def default_method(calibration: Calibration | None) -> Method:
-    """What :func:`sample` does if it is told no method."""
-    return "ode" if calibration is None else "hybrid"
-
-
 @torch.no_grad()
 def sample(
     network: Score,
@@ -121,7 +116,7 @@ def sample(
     shape: tuple[int, ...],
     *,
     steps: int = 100,
-    method: Method | None = None,
+    method: Method = "ode",
     calibration: Calibration | None = None,
     prior: Prior | None = None,
     start: Tensor | None = None,
@@ -145,7 +140,7 @@ def sample(
             variance; "hybrid": the flow while the clock V = int 2D is above 1 and it is open which image will appear,
             ancestral steps from there on; "euler": reverse SDE with the forward noise variance, as published;
             "adams": the two-step rule for the same equation; "pc": euler, then one Langevin step with the same score
-            a step later.  By default "hybrid" with a calibration, "ode" without.
+            a step later.
         calibration: from :func:`calibrate`, for "ancestral" and "hybrid".
         prior: where to start; the correlated stationary law :class:`GibbsPrior` by default.
         start: a terminal state to start from, instead of a prior.
@@ -168,7 +163,6 @@ def sample(
 
     Source: Anderson 1982; Song et al. 2021; arXiv 2509.15328, sampling; Bao et al. 2022.  Book: chapters 5 and 9.
     """
-    method = method or default_method(calibration)
     if method not in _STEPPERS:
         raise ValueError(f"method: got {method!r}, expected one of {sorted(_STEPPERS)}")
     if method in ("ancestral", "hybrid") and calibration is None:

@@ -657,14 +657,6 @@ def test_hybrid_is_the_flow_while_it_is_open_what_appears_and_ancestral_from_the
     torch.testing.assert_close(rest, frames["hybrid"][-1])
 
 
-def test_the_default_is_hybrid_with_a_calibration_and_the_flow_without(score, calibration):
-    def draw(**options):
-        return sample(score, PROCESS, (6, 1), steps=5, generator=seeded(4), **options)
-
-    assert torch.equal(draw(), draw(method="ode"))
-    assert torch.equal(draw(calibration=calibration), draw(method="hybrid", calibration=calibration))
-
-
 def test_hybrid_returns_the_data_in_as_few_steps_as_the_best(errors):
     assert errors["hybrid", 100] < 0.010
     assert errors["hybrid", 25] < 0.016
