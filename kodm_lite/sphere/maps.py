@@ -91,6 +91,7 @@ def plot_spectrum(ax: Axes, c: Tensor, label: str = "", **options: Any) -> None:
     ax.errorbar(range(spectra.shape[-1]), spectra.mean(0), bar, label=label or None, **{"marker": ".", **options})
     ax.set_yscale("log")
     ax.set(xlabel="degree $l$", ylabel="$C_l$")
+    ax.locator_params(axis="x", integer=True)
 
 
 def plot_block(ax: Axes, noise: Noise, m: int, title: str = "") -> AxesImage:
