@@ -314,7 +314,7 @@ def _stage(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float
     def torque(c: Tensor) -> Tensor:
         pull = 0.5 * _field(process, columns.average(c[0]), step.coupling, step.reference)
         rate = torch.empty_like(c)  # written in place: fresh memory costs more than arithmetic
-        torch.mul(pull, columns.zeroth, out=rate[0])
+        rate[0] = pull * columns.zeroth
         torch.mul(pull, c[:-1], out=rate[1:])
         rate[:-1].addcmul_(pull.conj().resolve_conj(), c[1:], value=-1)
         return rate.mul_(n)
