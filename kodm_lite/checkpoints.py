@@ -418,7 +418,7 @@ def _process(data: dict[str, Any]) -> KuramotoProcess | SpectralDiffusion:
         process = diffusion_from_dict(data) if "kind" in data else KuramotoProcess.from_dict(data)
     except (ValueError, RuntimeError) as error:  # of Python and torch too, for a reference phase of strings
         reason = str(error)[:110]
-        raise ValueError(f"process: got none ({reason}), expected what KuramotoProcess.to_dict returns") from error
+        raise ValueError(f"process: got none ({reason}), expected what to_dict of a process returns") from error
     _check_same("process", data, process.to_dict())
     return process
 

@@ -140,10 +140,10 @@ class Sample:
         path = _model_file(self.model)
         self._check()
         model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        if isinstance(model.process, SpectralDiffusion):
-            self._run_sphere(model, path)
-            return
-        if self._is_drawn or self.trajectory:
+        spherical = isinstance(model.process, SpectralDiffusion)
+        if spherical:
+            self._check_sphere()
+        elif self._is_drawn or self.trajectory:
             pictures.check_drawable(model.shape)
         if self.method in ("ancestral", "hybrid") and model.calibration is None:
             raise ValueError(f"method: got {self.method}, expected another for a model without calibration; try ode")
@@ -152,7 +152,11 @@ class Sample:
             _require_writable(file)
         film: list[Tensor] = []
         chunks = self._chunks(model, label, film)
-        if self.out.suffix == ".png":
+        if self.out.suffix == ".png" and spherical:
+            from kodm_lite.sphere.maps import write_maps  # here, because it takes a second
+
+            write_maps(self.out, torch.cat(list(chunks)))
+        elif self.out.suffix == ".png":
             pictures.write_grid(self.out, torch.cat(list(chunks)), model.scale)
         elif self.out.suffix == ".npz":
             write_atomically(self.out, self._archive(torch.cat(list(chunks)), model, path))
@@ -164,38 +168,12 @@ class Sample:
             pictures.write_film(self.trajectory, film, model.scale)
             print(f"Wrote {self.trajectory}")
 
-    def _run_sphere(self, model: checkpoints.Model, path: Path) -> None:
-        """Fields on the sphere: maps of them, or their coefficients."""
-        if (
-            self.out.suffix not in (".png", ".npz")
-            or self.trajectory
-            or self.class_
-            or self.method != "ode"
-        ):
+    def _check_sphere(self) -> None:
+        if self.out.suffix not in (".png", ".npz") or self.trajectory or self.class_ or self.method != "ode":
             raise ValueError(
                 "model: got one of fields on the sphere, expected --out NAME.png for maps or NAME.npz for coefficients "
                 "and no trajectory, class or method but ode; try --out maps.png"
             )
-        _require_writable(self.out)
-        device = next(model.network.parameters()).device
-        parts = []
-        with tqdm(total=self.n, unit="field", disable=None) as bar:
-            for start in range(0, self.n, self.chunk):
-                size = min(self.chunk, self.n - start)
-                seeds = range(self.seed + start, self.seed + start + size)
-                options = {"steps": self.steps, "seeds": seeds, "device": device}
-                parts.append(sample_coefficients(model.network, model.process, (size, *model.shape), **options).cpu())
-                bar.update(size)
-        c = torch.cat(parts)
-        if self.out.suffix == ".png":
-            from kodm_lite.sphere.maps import map_figure  # here, because it takes a second
-
-            buffer = io.BytesIO()
-            map_figure(c).savefig(buffer, format="png", dpi=150)
-            write_atomically(self.out, buffer.getvalue())
-        else:
-            write_atomically(self.out, self._archive(c, model, path, "coefficients"))
-        print(f"Wrote {self.out}")
 
     @property
     def _is_drawn(self) -> bool:
@@ -246,24 +224,26 @@ class Sample:
 
             for start in starts:
                 size = min(self.chunk, self.n - start)
-                yield sample(
-                    score,
-                    model.process,
-                    (size, *model.shape),
-                    steps=self.steps,
-                    method=self.method,
-                    calibration=model.calibration,
-                    seeds=range(self.seed + start, self.seed + start + size),
-                    device=device,
-                    callback=note,
-                ).cpu()
+                options: dict[str, Any] = {
+                    "steps": self.steps,
+                    "method": self.method,
+                    "seeds": range(self.seed + start, self.seed + start + size),
+                    "device": device,
+                    "callback": note,
+                }
+                shape = (size, *model.shape)
+                if isinstance(model.process, SpectralDiffusion):
+                    yield sample_coefficients(model.network, model.process, shape, **options).cpu()
+                else:
+                    yield sample(score, model.process, shape, calibration=model.calibration, **options).cpu()
 
-    def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path, name: str = "phases") -> bytes:
+    def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
         stored = checkpoints.read_header(path)
         header = {key: stored[key] for key in ("network", "process", "shape", "scale", "weights_sha256", "card")}
         header |= {"model": path.name, "method": self.method, "steps": self.steps, "class": self.class_}
         buffer = io.BytesIO()
         seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
+        name = "coefficients" if isinstance(model.process, SpectralDiffusion) else "phases"
         arrays: dict[str, Any] = {name: theta.float().numpy(), "seeds": seeds, "header": np.array(json.dumps(header))}
         np.savez(buffer, **arrays)
         return buffer.getvalue()

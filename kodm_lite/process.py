@@ -437,6 +437,10 @@ def flat_image_memory(process: KuramotoProcess, shape: tuple[int, ...], theta0: 
     return signal / noise
 
 
+@overload
+def per_image(value: Tensor, theta: Tensor) -> Tensor: ...
+@overload
+def per_image(value: Tensor | float, theta: Tensor) -> Tensor | float: ...
 def per_image(value: Tensor | float, theta: Tensor) -> Tensor | float:
     """A number as it is; one number per image with the dimensions it needs to multiply ``theta``."""
     if isinstance(value, Tensor) and value.ndim == 1:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Generators", "check_one_per_image", "generators_from_seeds", "normal", "uniform"]
+__all__ = ["Generators", "check_one_per_image", "generators_from_seeds", "normal", "one_generator_per_seed", "uniform"]
 
 Generators = Generator | Sequence[Generator] | None
 
@@ -25,6 +25,23 @@ def generators_from_seeds(seeds: Sequence[int], device: torch.device | str = "cp
     (1, 2)
     """
     return [Generator(device).manual_seed(int(seed)) for seed in seeds]
+
+
+def one_generator_per_seed(
+    seeds: Sequence[int] | None, count: int, generator: Generators, device: torch.device | str
+) -> Generators:
+    """The generators of ``seeds``, one for each of ``count`` images; without seeds ``generator`` as it is.
+
+    Raises:
+        ValueError: both, or another number of seeds.
+    """
+    if seeds is None:
+        return generator
+    if generator is not None:
+        raise ValueError("seeds, generator: got both, expected one of them")
+    if not isinstance(seeds, Sequence) or len(seeds) != count:
+        raise ValueError(f"seeds: got {seeds!r}, expected one integer per image, {count}; try range({count})")
+    return generators_from_seeds(seeds, device)
 
 
 def normal(like: Tensor, generator: Generators = None) -> Tensor:

@@ -269,14 +269,7 @@ def prepare(recipe: Recipe | SphereRecipe) -> Prepared:
         network = PeriodicUNet(shape[0], process, **SIZES[recipe.network], classes=len(names) or None)
     if recipe.start is not None:
         _copy_weights(recipe.start, network)
-    facts = {
-        "name": recipe.folder.name,
-        "start": recipe.start or "random weights",
-        "licence": recipe.licence,
-        "classes": names,
-        "seed": recipe.training.seed,
-        "cores": os.cpu_count(),
-    }
+    facts = _facts(recipe, recipe.start or "random weights", recipe.licence, names)
     return Prepared(recipe, network, process, data, validation, facts)
 
 
@@ -292,15 +285,20 @@ def _prepare_sphere(recipe: SphereRecipe) -> Prepared:
         torch.manual_seed(recipe.training.seed)
         spectrum = power_spectrum(data.theta).mean(0)
         network = SphericalNet(process, spectrum, recipe.channels, recipe.blocks)
-    facts = {
+    facts = _facts(recipe, "random weights", "none needed: the data are random numbers", [])
+    return Prepared(recipe, network, process, data, validation, facts)
+
+
+def _facts(recipe: Recipe | SphereRecipe, start: str, licence: str, classes: list[str]) -> dict[str, Any]:
+    """What the card of a model tells of its recipe."""
+    return {
         "name": recipe.folder.name,
-        "start": "random weights",
-        "licence": "none needed: the data are random numbers",
-        "classes": [],
+        "start": start,
+        "licence": licence,
+        "classes": classes,
         "seed": recipe.training.seed,
         "cores": os.cpu_count(),
     }
-    return Prepared(recipe, network, process, data, validation, facts)
 
 
 def _copy_weights(name_or_path: str, network: PeriodicUNet) -> None:
@@ -342,13 +340,12 @@ def train(prepared: Prepared, progress: bool = True) -> None:
             _complete(prepared.model_file, facts, None)
         raise
     if _cluster().is_main_process:
-        if not isinstance(process, KuramotoProcess):
-            _complete(prepared.model_file, facts, None)
-            return
-        device = _cluster().device
-        examples = data.theta[:CALIBRATION_IMAGES].to(device)
-        generator = torch.Generator(device).manual_seed(recipe.training.seed)
-        calibration = calibrate(trained.to(device), process, examples, generator=generator)
+        calibration = None
+        if isinstance(process, KuramotoProcess):  # the other samplers need none
+            device = _cluster().device
+            examples = data.theta[:CALIBRATION_IMAGES].to(device)
+            generator = torch.Generator(device).manual_seed(recipe.training.seed)
+            calibration = calibrate(trained.to(device), process, examples, generator=generator)
         _complete(prepared.model_file, facts, calibration)
 
 

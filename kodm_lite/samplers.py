@@ -25,9 +25,9 @@ from tqdm.auto import tqdm
 from kodm_lite.circular import wrap
 from kodm_lite.priors import GibbsPrior, Prior, check_shape
 from kodm_lite.process import KuramotoProcess
-from kodm_lite.randomness import Generators, generators_from_seeds, normal
+from kodm_lite.randomness import Generators, normal, one_generator_per_seed
 
-__all__ = ["Calibration", "calibrate", "sample", "time_grid"]
+__all__ = ["Calibration", "calibrate", "check_grid", "sample", "take_steps", "time_grid"]
 
 Score = Callable[[Tensor, Tensor], Tensor]
 Method = Literal["ode", "ancestral", "hybrid", "euler", "adams", "pc"]
@@ -171,15 +171,10 @@ def sample(
             "or try method='ode'"
         )
     check_shape(shape)
-    if seeds is not None:
-        if generator is not None:
-            raise ValueError("seeds, generator: got both, expected one of them")
-        if not isinstance(seeds, Sequence) or len(seeds) != shape[0]:
-            raise ValueError(f"seeds: got {seeds!r}, expected one integer per image, {shape[0]}; try range({shape[0]})")
-        generator = generators_from_seeds(seeds, device or ("cpu" if start is None else start.device))
+    generator = one_generator_per_seed(seeds, shape[0], generator, device or ("cpu" if start is None else start.device))
     if chunk is not None and chunk < 1:
         raise ValueError(f"chunk: got {chunk}, expected at least 1 image at a time; try 256")
-    grid = time_grid(steps) if times is None else _check_grid(times)
+    grid = time_grid(steps) if times is None else check_grid(times)
     if method in ("ode", "hybrid") and process.diffusion.at(grid[0]) == 0:
         raise ValueError(
             f"diffusion: got 0 at t = {grid[0]:g}, expected noise there, as the flow divides by it; "
@@ -211,22 +206,49 @@ def sample(
     theta = _start(process, shape, prior, start, generator, device)
     step, run = _STEPPERS[method], _Run(network, process, calibration, generator)
     memory: _Memory = None
-    first_bad_step = torch.full((), len(grid), device=theta.device)
-    if callback is not None:
-        callback(grid[0], theta)
-    for k, (t1, t0) in enumerate(tqdm(list(pairwise(grid)), disable=not progress, unit="step")):
+
+    def back(theta: Tensor, t1: float, t0: float) -> Tensor:
+        nonlocal memory
         theta, memory = step(run, theta, t1, t0, memory)
-        theta = wrap(theta)
+        return wrap(theta)
+
+    return take_steps(back, theta, grid, callback, progress)
+
+
+def take_steps(
+    step: Callable[[Tensor, float, float], Tensor],
+    state: Tensor,
+    grid: Sequence[float],
+    callback: Callable[[float, Tensor], None] | None = None,
+    progress: bool = False,
+) -> Tensor:
+    """Go from each time of the grid to the next one.
+
+    Args:
+        step: called as ``step(state, t1, t0)``, returns the state at t0.
+        state: where to start.
+        grid: the times.
+        callback: called with (t, state) at the start and after every step.
+        progress: show a progress bar.
+
+    Raises:
+        FloatingPointError: the state became NaN or infinite; names the step.
+    """
+    first_bad_step = torch.full((), len(grid), device=state.device)
+    if callback is not None:
+        callback(grid[0], state)
+    for k, (t1, t0) in enumerate(tqdm(list(pairwise(grid)), disable=not progress, unit="step")):
+        state = step(state, t1, t0)
         # Noted on the device and read once at the end: no synchronisation inside the loop.
-        first_bad_step = torch.where(torch.isfinite(theta).all(), first_bad_step, first_bad_step.clamp(max=k))
+        first_bad_step = torch.where(torch.isfinite(state).all(), first_bad_step, first_bad_step.clamp(max=k))
         if callback is not None:
-            callback(t0, theta)
+            callback(t0, state)
     if int(first_bad_step) < len(grid):
         k = int(first_bad_step)
         raise FloatingPointError(
             f"the state became NaN or infinite in step {k + 1}, from t = {grid[k]:.4g} to {grid[k + 1]:.4g}"
         )
-    return theta
+    return state
 
 
 # What a step leaves for the next one, if that extrapolates (its velocity, and where or how long it was), and what it
@@ -342,9 +364,14 @@ def _times(t: float, theta: Tensor) -> Tensor:
     return torch.full((len(theta),), t, dtype=theta.dtype, device=theta.device)
 
 
-def _check_grid(times: Sequence[float]) -> list[float]:
+def check_grid(times: Sequence[float]) -> list[float]:
+    """The times as numbers.
+
+    Raises:
+        ValueError: fewer than two, times that do not decrease or lie outside [0, 1].
+    """
     grid = [float(t) for t in times]
-    if len(grid) < 2 or not all(a > b for a, b in pairwise(grid)) or not (grid[0] <= 1 and grid[-1] >= 0):
+    if len(grid) < 2 or not all(1 >= a > b >= 0 for a, b in pairwise(grid)):
         raise ValueError(
             f"times: got {grid[:5]}, expected at least two decreasing times in [0, 1], from 1 (prior) to 0 (data)"
         )

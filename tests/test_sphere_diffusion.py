@@ -303,7 +303,7 @@ def never(c, t):
         ({"times": [0.5, 0.2, 0.0]}, "start: got None and times from 0.5"),
         ({"shape": (2, 63)}, r"shape: got \(2, 63\)"),
         ({"start": torch.zeros(3, 64)}, r"start: got shape \(3, 64\)"),
-        ({"seeds": [1]}, "seeds: got 1"),
+        ({"seeds": [1]}, r"seeds: got \[1\], expected one integer per image, 2"),
     ],
 )
 def test_bad_input_is_refused(options, message):

@@ -10,15 +10,14 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
-from tqdm.auto import tqdm
 
-from kodm_lite.randomness import Generators, generators_from_seeds
-from kodm_lite.samplers import time_grid
+from kodm_lite.process import per_image
+from kodm_lite.randomness import Generators, one_generator_per_seed
+from kodm_lite.samplers import check_grid, take_steps, time_grid
 from kodm_lite.schedules import LinearSchedule
 from kodm_lite.sphere.harmonics import band_limit
 from kodm_lite.sphere.noise import Noise, noise_from_dict
@@ -56,7 +55,7 @@ class SpectralDiffusion(ABC):
         """
         _check_times(t, c0)
         eps = self.noise.draw(c0, generator)
-        return per_field(self.alpha(t), c0) * c0 + per_field(self.sigma(t), c0) * eps, eps
+        return per_image(self.alpha(t), c0) * c0 + per_image(self.sigma(t), c0) * eps, eps
 
     def advance(self, c: Tensor, t0: float, t1: float, generator: Generators = None) -> Tensor:
         """A draw of c(t1) given c(t0), exactly.
@@ -73,7 +72,7 @@ class SpectralDiffusion(ABC):
 
     def score(self, eps: Tensor, t: Tensor) -> Tensor:
         """grad log p_t of a prediction of the noise: -Sigma^{-1} eps / sigma."""
-        return -self.noise.solve(eps) / per_field(self.sigma(t), eps)
+        return -self.noise.solve(eps) / per_image(self.sigma(t), eps)
 
     def validate(self, c: Tensor, name: str = "c") -> None:
         """Refuse what cannot be a state of this diffusion.
@@ -99,7 +98,7 @@ class SpectralDiffusion(ABC):
 
     def prior(self, like: Tensor, generator: Generators = None) -> Tensor:
         """A draw of N(0, sigma(1)^2 Sigma) with the shape of ``like`` (B, ..., L^2)."""
-        return per_field(self.sigma(torch.ones(len(like)).to(like)), like) * self.noise.draw(like, generator)
+        return per_image(self.sigma(torch.ones(len(like)).to(like)), like) * self.noise.draw(like, generator)
 
 
 @dataclass(frozen=True, eq=False)
@@ -204,9 +203,7 @@ def sample_coefficients(
     """
     if method not in get_args(Method):
         raise ValueError(f"method: got {method!r}, expected one of {get_args(Method)}")
-    grid = [t**2 for t in time_grid(steps)] if times is None else [float(t) for t in times]
-    if len(grid) < 2 or not all(1 >= a > b >= 0 for a, b in pairwise(grid)):
-        raise ValueError(f"times: got {grid[:5]}..., expected at least two decreasing times in [0, 1]")
+    grid = [t**2 for t in time_grid(steps)] if times is None else check_grid(times)
     if shape[-1:] != (diffusion.noise.L**2,) or len(shape) < 2:
         raise ValueError(f"shape: got {tuple(shape)}, expected (B, ..., {diffusion.noise.L**2})")
     if start is not None and tuple(start.shape) != tuple(shape):
@@ -215,29 +212,16 @@ def sample_coefficients(
         raise ValueError(
             f"start: got None and times from {grid[0]:g}, expected a state at that time; the prior is at 1"
         )
-    if seeds is not None:
-        if generator is not None or len(seeds) != shape[0]:
-            raise ValueError(f"seeds: got {len(seeds)}, expected {shape[0]}, one integer per field, and no generator")
-        generator = generators_from_seeds(seeds, device or ("cpu" if start is None else start.device))
+    generator = one_generator_per_seed(seeds, shape[0], generator, device or ("cpu" if start is None else start.device))
     c = diffusion.prior(torch.empty(shape, dtype=dtype, device=device), generator) if start is None else start
-    if callback is not None:
-        callback(grid[0], c)
-    first_bad_step = torch.full((), len(grid), device=c.device)
-    for k, (t1, t0) in enumerate(tqdm(list(pairwise(grid)), disable=not progress, unit="step")):
+
+    def back(c: Tensor, t1: float, t0: float) -> Tensor:
         if method == "ode" or t0 == 0:
-            c = _flow(network, diffusion, c, t1, t0)
-        else:
-            below = max(2 * t0 - t1, 0.0)
-            c = diffusion.advance(_flow(network, diffusion, c, t1, below), below, t0, generator)
-        first_bad_step = torch.where(torch.isfinite(c).all(), first_bad_step, first_bad_step.clamp(max=k))
-        if callback is not None:
-            callback(t0, c)
-    if int(first_bad_step) < len(grid):
-        k = int(first_bad_step)
-        raise FloatingPointError(
-            f"the state became NaN or infinite in step {k + 1}, from t = {grid[k]:.4g} to {grid[k + 1]:.4g}"
-        )
-    return c
+            return _flow(network, diffusion, c, t1, t0)
+        below = max(2 * t0 - t1, 0.0)
+        return diffusion.advance(_flow(network, diffusion, c, t1, below), below, t0, generator)
+
+    return take_steps(back, c, grid, callback, progress)
 
 
 def _flow(network: NoisePredictor, diffusion: SpectralDiffusion, c: Tensor, t1: float, t0: float) -> Tensor:
@@ -248,20 +232,15 @@ def _flow(network: NoisePredictor, diffusion: SpectralDiffusion, c: Tensor, t1: 
         return (network(scale(t) * c, t) - u.sin() * c) / u.cos()
 
     def scale(t: Tensor) -> Tensor:
-        return per_field(torch.hypot(diffusion.alpha(t), diffusion.sigma(t)), c)
+        return per_image(torch.hypot(diffusion.alpha(t), diffusion.sigma(t)), c)
 
     now, then = (torch.full((len(c),), t, dtype=c.dtype, device=c.device) for t in (t1, t0))
-    u1, u0 = (per_field(torch.atan2(diffusion.sigma(t), diffusion.alpha(t)), c) for t in (now, then))
+    u1, u0 = (per_image(torch.atan2(diffusion.sigma(t), diffusion.alpha(t)), c) for t in (now, then))
     first = velocity(c / scale(now), now, u1)
     end = c / scale(now) + (u0 - u1) * first
     if t0 > 0:  # at t = 0 there is no noise to predict
         end = end + 0.5 * (u0 - u1) * (velocity(end, then, u0) - first)
     return scale(then) * end
-
-
-def per_field(value: Tensor, c: Tensor) -> Tensor:
-    """One number per field (B,), with the dimensions it needs to multiply c (B, ..., L^2)."""
-    return value.reshape(-1, *[1] * (c.ndim - 1))
 
 
 def _check_times(t: Tensor, c: Tensor) -> None:

@@ -13,8 +13,9 @@ from typing import Literal, get_args
 from torch import Tensor
 
 from kodm_lite.objectives import Loss
+from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators
-from kodm_lite.sphere.diffusion import NoisePredictor, SpectralDiffusion, per_field
+from kodm_lite.sphere.diffusion import NoisePredictor, SpectralDiffusion
 from kodm_lite.sphere.noise import PixelNoise
 
 __all__ = ["Weight", "noise_prediction", "pixel_score_matching", "spectral_score_matching"]
@@ -47,7 +48,7 @@ def spectral_score_matching(
     if weight not in get_args(Weight):
         raise ValueError(f"weight: got {weight!r}, expected one of {get_args(Weight)}")
     c, eps = diffusion.perturb(c0, t, generator)
-    error = (network(c, t) - eps) / per_field(diffusion.sigma(t), c)
+    error = (network(c, t) - eps) / per_image(diffusion.sigma(t), c)
     if weight == "noise":
         return error.square().sum(-1)
     residual = diffusion.noise.solve(error)
@@ -104,7 +105,7 @@ def pixel_score_matching(
     if not isinstance(noise, PixelNoise):
         raise ValueError(f"noise: got {type(noise).__name__}, expected PixelNoise: only it is noise of pixels")
     pixels = noise.pixels(c0, generator)
-    alpha, sigma = (per_field(x(t), c0)[..., None] for x in (diffusion.alpha, diffusion.sigma))
+    alpha, sigma = (per_image(x(t), c0)[..., None] for x in (diffusion.alpha, diffusion.sigma))
     x = alpha * noise.transform.synthesis(c0) + sigma * pixels
     lifted = noise.transform.adjoint_analysis(score(noise.transform.analysis(x), t))
     return (lifted + pixels / (sigma * noise.pixel_std**2)).square().sum((-2, -1))

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import math
+from pathlib import Path
 from typing import Any
 
 import matplotlib.pyplot as plt
@@ -14,13 +16,14 @@ from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
 
+from kodm_lite.files import write_atomically
 from kodm_lite.plotting import CYCLIC
 from kodm_lite.sphere.grids import SphereGrid, make_grid
 from kodm_lite.sphere.harmonics import band_limit, power_spectrum
 from kodm_lite.sphere.noise import Noise
 from kodm_lite.sphere.transform import SphericalTransform
 
-__all__ = ["map_axes", "map_figure", "plot_block", "plot_map", "plot_spectrum"]
+__all__ = ["map_axes", "map_figure", "plot_block", "plot_map", "plot_spectrum", "write_maps"]
 
 
 def map_axes(rows: int = 1, columns: int = 1, width: float = 7.4) -> tuple[Figure, np.ndarray]:
@@ -82,6 +85,17 @@ def map_figure(c: Tensor, columns: int = 4, fine: int = 3) -> Figure:
     for ax, field in zip(axes.flat, fields, strict=False):
         plot_map(ax, field, grid, vmin=low, vmax=high)
     return figure
+
+
+def write_maps(path: Path, c: Tensor) -> None:
+    """Maps of fields with coefficients (n, L^2) as one PNG.
+
+    Raises:
+        OSError: the file cannot be written; an older one is as it was.
+    """
+    buffer = io.BytesIO()
+    map_figure(c).savefig(buffer, format="png", dpi=150)
+    write_atomically(path, buffer.getvalue())
 
 
 def plot_spectrum(ax: Axes, c: Tensor, label: str = "", **options: Any) -> None:

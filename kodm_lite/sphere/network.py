@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from kodm_lite.sphere.diffusion import SpectralDiffusion, per_field
+from kodm_lite.process import per_image
+from kodm_lite.sphere.diffusion import SpectralDiffusion
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import degrees
 from kodm_lite.sphere.transform import SphericalTransform
@@ -79,7 +80,7 @@ class SphericalNet(nn.Module):
 
     def forward(self, c: Tensor, t: Tensor) -> Tensor:
         with torch.autocast(c.device.type, enabled=False):  # transforms are not meant for 16 bits
-            alpha, sigma = (per_field(f(t.float()), c) for f in (self.process.alpha, self.process.sigma))
+            alpha, sigma = (per_image(f(t.float()), c) for f in (self.process.alpha, self.process.sigma))
             variance = self.spectrum[self._degree]
             total = alpha**2 * variance + sigma**2
             embedding = self.time(t.float())

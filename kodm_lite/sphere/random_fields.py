@@ -10,8 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators, normal
-from kodm_lite.sphere.diffusion import SpectralDiffusion, per_field
+from kodm_lite.sphere.diffusion import SpectralDiffusion
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import degrees
 from kodm_lite.sphere.noise import PixelNoise
@@ -69,7 +70,7 @@ class ExactDenoiser:
         self.values, self.axes = torch.linalg.eigh(blocks / (self.std * self.std[:, None]))
 
     def __call__(self, c: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (per_field(x(t).double(), c) for x in (self.diffusion.alpha, self.diffusion.sigma))
+        alpha, sigma = (per_image(x(t).double(), c) for x in (self.diffusion.alpha, self.diffusion.sigma))
         std, values, axes = (x.to(c.device) for x in (self.std, self.values, self.axes))
         if not isinstance(self.noise, PixelNoise):
             variance = (std**2)[degrees(self.noise.L).to(c.device)]
@@ -99,7 +100,7 @@ class PerDegreeDenoiser:
         self.variance = spectrum[degrees(len(spectrum))]
 
     def __call__(self, c: Tensor, t: Tensor) -> Tensor:
-        alpha, sigma = (per_field(x(t), c) for x in (self.diffusion.alpha, self.diffusion.sigma))
+        alpha, sigma = (per_image(x(t), c) for x in (self.diffusion.alpha, self.diffusion.sigma))
         return sigma * c / (alpha**2 * self.variance.to(c) + sigma**2)
 
 
