@@ -77,11 +77,6 @@ class Recipe(ABC):
     def folder(self) -> Path:
         """Where the model, the state, the log and the pictures of the training lie."""
 
-    @property
-    @abstractmethod
-    def licence(self) -> str:
-        """Under which terms the data are."""
-
     @abstractmethod
     def data(self) -> tuple[PhaseData, PhaseData | None]:
         """Images to learn from, and images to measure on."""
@@ -100,10 +95,6 @@ class TextureRecipe(Recipe):
     @property
     def folder(self) -> Path:
         return self.out
-
-    @property
-    def licence(self) -> str:
-        return "CC0 (the photographs)"
 
     def data(self) -> tuple[PhaseData, PhaseData | None]:
         """Other crops of the same photographs to measure on."""
@@ -138,10 +129,6 @@ class FolderRecipe(Recipe):
     @property
     def folder(self) -> Path:
         return self.out or Path("runs") / self.path.expanduser().absolute().name
-
-    @property
-    def licence(self) -> str:
-        return "that of the images"
 
     def data(self) -> tuple[PhaseData, PhaseData | None]:
         def images(split: Literal["train", "test", "all"], share: float) -> PhaseData:
@@ -210,6 +197,7 @@ class SphereRecipe:
                 (),
                 1.0,
                 f"{n} lognormal random fields of band limit {self.L}, made by kodm_lite",
+                "none needed: the data are random numbers",
             )
             for n, seed in ((self.fields, 1), (1024, 99))
         )
@@ -269,7 +257,7 @@ def prepare(recipe: Recipe | SphereRecipe) -> Prepared:
         network = PeriodicUNet(shape[0], process, **SIZES[recipe.network], classes=len(names) or None)
     if recipe.start is not None:
         _copy_weights(recipe.start, network)
-    facts = _facts(recipe, recipe.start or "random weights", recipe.licence, names)
+    facts = _facts(recipe, recipe.start or "random weights", data.licence, names)
     return Prepared(recipe, network, process, data, validation, facts)
 
 
@@ -285,7 +273,7 @@ def _prepare_sphere(recipe: SphereRecipe) -> Prepared:
         torch.manual_seed(recipe.training.seed)
         spectrum = power_spectrum(data.theta).mean(0)
         network = SphericalNet(process, spectrum, recipe.channels, recipe.blocks)
-    facts = _facts(recipe, "random weights", "none needed: the data are random numbers", [])
+    facts = _facts(recipe, "random weights", data.licence, [])
     return Prepared(recipe, network, process, data, validation, facts)
 
 

@@ -100,7 +100,8 @@ def image_folder(
         labels=torch.tensor(labels) if classes else None,
         names=tuple(classes),
         scale=_SCALE,
-        source=f"images of the folder {folder}, whose licence is that of these images",
+        source=f"images of the folder {folder}",
+        licence="that of the images",
     )
 
 

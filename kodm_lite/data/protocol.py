@@ -15,8 +15,10 @@ class PhaseData:
         theta: phases (n, C, H, W), float32, radians.
         labels: class of each image (n,), integers, or None.
         names: the classes' names, indexed by label.
-        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`, to turn phases back into images.
-        source: where the images come from, and their licence.
+        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`, to turn phases back into images; 1 for phases that are
+            angles from the start, such as directions, which use the whole circle and are drawn in cyclic colours.
+        source: where the images come from.
+        licence: on what terms they can be used.
     """
 
     theta: Tensor
@@ -24,6 +26,7 @@ class PhaseData:
     names: tuple[str, ...]
     scale: float
     source: str
+    licence: str = "not stated"
 
     def __len__(self) -> int:
         return len(self.theta)

@@ -72,7 +72,8 @@ def textures(
         labels=labels,
         names=tuple(names),
         scale=_SCALE,
-        source="photographs brick, grass, gravel of scikit-image (originally CC0Textures), CC0 licence",
+        source="photographs brick, grass, gravel of scikit-image (originally CC0Textures)",
+        licence="CC0",
     )
 
 
