@@ -1,0 +1,251 @@
+r"""Fingerprints made on the spot: arches, loops and whorls.
+
+Twice the angle of the ridges is the argument of a rational function, :math:`\prod_k (z - c_k) / \prod_l (z - d_l)`:
+its zeros are the cores, its poles the deltas.  Ridges grow along that field out of noise.  Nobody's finger was used.
+
+Source: Sherlock and Monro 1993 (zeros and poles); Cappelli et al. 2000 (ridges from noise).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections.abc import Iterator
+from itertools import count, islice
+from typing import Literal, NamedTuple, get_args
+
+import torch
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from kodm_lite.circular import image_to_phase, wrap
+from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.ridges import grow_ridges
+from kodm_lite.orientation import blur
+
+__all__ = ["FINGERPRINTS", "Fingers", "draw_fingers", "fingerprints"]
+
+FINGERPRINTS = ("arch", "left loop", "right loop", "whorl")
+
+Split = Literal["train", "test"]
+_TEST_SHARE = 0.1
+_SCALE = 0.9
+_MARGIN = 16  # pixels beyond each edge of the image, so that ridges do not feel the opposite one
+_CHUNK = 64  # fingers drawn at a time
+# Cores and deltas in units of half the image, x to the right, y down, from the middle of the print.
+_CORES = {"arch": (), "left loop": (-0.2j,), "right loop": (-0.2j,), "whorl": (-0.3j, 0.15j)}
+_DELTAS = {"arch": (), "left loop": (0.5 + 0.55j,), "right loop": (-0.5 + 0.55j,), "whorl": (-0.6 + 0.6j, 0.6 + 0.6j)}
+
+
+class Fingers(NamedTuple):
+    """Prints and what they were made from.
+
+    Args:
+        image: grey values (n, 1, H, W) in [-1, 1]; ridges are dark, what did not touch is white.
+        doubled: twice the angle of the ridges (n, H, W), radians in [-pi, pi), also where nothing touched.
+        coherence: length of the mean of exp(i doubled) over a neighbourhood (n, H, W): near 0 at cores and deltas.
+        inside: where the finger touched (n, H, W), booleans.
+        labels: index into ``FINGERPRINTS`` (n,).
+        cores: row and column in pixels (n, 2, 2), NaN where there is none.
+        deltas: the same.
+    """
+
+    image: Tensor
+    doubled: Tensor
+    coherence: Tensor
+    inside: Tensor
+    labels: Tensor
+    cores: Tensor
+    deltas: Tensor
+
+
+def fingerprints(
+    size: int = 64,
+    split: Split = "train",
+    n: int = 512,
+    seed: int = 0,
+    kind: Literal["ridges", "orientation"] = "ridges",
+    period: float = 9.0,
+    pores: bool = False,
+    noise: float = 0.0,
+) -> PhaseData:
+    """Made fingerprints as phases in [-0.9 pi, 0.9 pi], or their orientations.
+
+    Classes take turns.  Each finger has a number; a hash of it and of ``seed`` says whether the finger is in the
+    training or in the test split.
+
+    Args:
+        size: side of the image in pixels, which shows the whole print at any size.
+        split: "train" or "test".
+        n: number of fingers, of which each has one print.
+        seed: integer; other fingers.
+        kind: "ridges": what an ink print shows; "orientation": twice the angle of the ridges, at every pixel of the
+            image, with ``scale`` 1.
+        period: from ridge to ridge in pixels, at least 3; 9 at 500 dots per inch.
+        pores: leave white dots on the ridges.
+        noise: standard deviation of noise of the grey values, which lie in [-1, 1].
+
+    Returns:
+        :class:`PhaseData` with theta (n, 1, size, size).
+
+    Raises:
+        ValueError: options out of range.
+
+    >>> data = fingerprints(size=32, n=8, period=5)
+    >>> data.theta.shape, data.labels.tolist()
+    (torch.Size([8, 1, 32, 32]), [0, 1, 2, 3, 0, 1, 2, 3])
+    """
+    if kind not in ("ridges", "orientation"):
+        raise ValueError(f"kind: got {kind!r}, expected 'ridges' or 'orientation'; try kind='ridges'")
+    fingers = draw_fingers(size, split, n, seed, period, pores, noise, ridges=kind == "ridges")
+    made = "fingerprints" if kind == "ridges" else "orientations of fingerprints"
+    return PhaseData(
+        theta=image_to_phase(fingers.image, _SCALE) if kind == "ridges" else fingers.doubled[:, None],
+        labels=fingers.labels,
+        names=FINGERPRINTS,
+        scale=_SCALE if kind == "ridges" else 1.0,
+        source=f"{made} made by kodm_lite, ridges {period:g} pixels apart",
+        licence="none needed: the data are made from random numbers",
+    )
+
+
+def draw_fingers(
+    size: int = 64,
+    split: Split = "train",
+    n: int = 512,
+    seed: int = 0,
+    period: float = 9.0,
+    pores: bool = False,
+    noise: float = 0.0,
+    ridges: bool = True,
+) -> Fingers:
+    """Fingers with their prints, orientations, and places of cores and deltas.
+
+    Args:
+        ridges: False leaves the images white, and takes no time.
+        size, split, n, seed, period, pores, noise: see :func:`fingerprints`.
+    """
+    _check(size, split, n, period, noise)
+    keys = [islice(_fingers_of(label, split, seed), (n + 3 - label) // 4) for label in range(4)]
+    turns = [(label, next(keys[label])) for label in (k % 4 for k in range(n))]
+    chunks = [turns[start : start + _CHUNK] for start in range(0, n, _CHUNK)]
+    bar = tqdm(chunks, desc="fingerprints", unit_scale=_CHUNK, unit="print", delay=2, disable=not ridges)
+    drawn = [_draw(chunk, size, period, pores, noise, ridges) for chunk in bar]
+    return Fingers(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
+
+
+def _check(size: int, split: str, n: int, period: float, noise: float) -> None:
+    if not isinstance(size, int) or size < 16:
+        raise ValueError(f"size: got {size!r}, expected a whole number of pixels from 16; try size=64")
+    if split not in get_args(Split):
+        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
+    if n < 1:
+        raise ValueError(f"n: got {n}, expected at least 1 finger; try n=512")
+    if not 3 <= period <= size / 2:
+        raise ValueError(f"period: got {period} pixels, expected 3 to {size / 2:g}, half the side; try period=9")
+    if not 0 <= noise <= 1:
+        raise ValueError(f"noise: got {noise}, expected a standard deviation from 0 to 1; try noise=0.1")
+
+
+def _fingers_of(label: int, split: str, seed: int) -> Iterator[int]:
+    """The fingers of a class in a split, each as the seed of its generator."""
+    for number in count():
+        digest = hashlib.sha256(f"{seed}/{label}/{number}".encode()).digest()
+        in_test = int.from_bytes(digest[8:16], "big") < _TEST_SHARE * 2**64
+        if in_test == (split == "test"):
+            yield int.from_bytes(digest[:8], "big") >> 1
+
+
+def _draw(fingers: list[tuple[int, int]], size: int, period: float, pores: bool, noise: float, ridges: bool) -> Fingers:
+    """A chunk of fingers, given by label and seed."""
+    generators = [torch.Generator().manual_seed(seed) for _, seed in fingers]
+    wide = size + 2 * _MARGIN
+    doubled, points, touch, white = [], [], [], []
+    for (label, _), generator in zip(fingers, generators, strict=True):
+        field, cores, deltas, middle = _orientations(FINGERPRINTS[label], size, generator)
+        doubled.append(field)
+        points.append(torch.stack([cores, deltas]))
+        touch.append(_contact(middle, size, generator))
+        white.append(torch.randn(3, wide, wide, generator=generator))
+    field, contact, noises = torch.stack(doubled), torch.stack(touch), torch.stack(white)
+    inner = slice(_MARGIN, _MARGIN + size)
+    image = torch.ones(len(fingers), size, size)
+    if ridges:
+        height = grow_ridges(noises[:, 0], field, period)[:, inner, inner]
+        image = _print(height, contact, noises[:, 1:, inner, inner], period, pores, noise)
+    vector = torch.polar(torch.ones_like(field), field)
+    coherence = torch.hypot(blur(vector.real, 3.0), blur(vector.imag, 3.0))[:, inner, inner]
+    return Fingers(
+        image[:, None],
+        field[:, inner, inner].contiguous(),
+        coherence,
+        contact > 0.5,
+        torch.tensor([label for label, _ in fingers]),
+        *torch.stack(points).unbind(1),
+    )
+
+
+def _orientations(kind: str, size: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, complex]:
+    """Doubled angles on the image and its margin, places of cores and deltas (2, 2), middle of the print in pixels."""
+
+    def normal(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=generator)
+
+    half = size / 2
+    middle = complex(*((size - 1) / 2 + 0.06 * half * normal(2)).tolist())  # column, row
+    turn = 0.15 * float(normal(1))  # radians; fingers are rarely put down straight
+    shifts = 0.06 * torch.complex(normal(4), normal(4))
+    rotation = complex(math.cos(turn), math.sin(turn))
+    cores, deltas = (
+        [middle + half * rotation * (place + complex(shift)) for place, shift in zip(places[kind], own, strict=False)]
+        for places, own in ((_CORES, shifts[:2].tolist()), (_DELTAS, shifts[2:].tolist()))
+    )
+    pixel = torch.arange(-_MARGIN, size + _MARGIN, dtype=torch.float32)
+    z = torch.complex(*torch.meshgrid(pixel, pixel, indexing="xy"))  # column + i row
+    if kind == "arch":
+        doubled = _arch((z - middle) / (half * rotation), normal(2)) + 2 * turn
+    else:
+        zeros, poles = (sum(torch.angle(z - place) for place in places) for places in (cores, deltas))
+        doubled = zeros - poles + 2 * turn
+    return wrap(doubled), _places(cores), _places(deltas), middle
+
+
+def _arch(z: Tensor, shape: Tensor) -> Tensor:
+    """Doubled angles of ridges that rise and fall like a bell, which is highest below the middle."""
+    height, width = 0.6 + 0.1 * float(shape[0]), 0.45 + 0.03 * float(shape[1])
+    slope = height * z.real / width**2 * torch.exp(-z.real.square() / (2 * width**2))
+    return 2 * torch.atan(slope * torch.exp(-(z.imag - 0.25).square() / (2 * 0.5**2)))
+
+
+def _places(points: list[complex]) -> Tensor:
+    """Row and column (2, 2), NaN where there is no point."""
+    rows = [[point.imag, point.real] for point in points]
+    return torch.tensor([*rows, *[[math.nan, math.nan]] * (2 - len(rows))])
+
+
+def _contact(middle: complex, size: int, generator: torch.Generator) -> Tensor:
+    """1 where the finger touched, 0 outside, with an edge of a pixel or two (size, size)."""
+    pixel = torch.arange(size, dtype=torch.float32)
+    z = torch.complex(*torch.meshgrid(pixel, pixel, indexing="xy")) - middle
+    waves = torch.arange(1.0, 6.0)
+    amplitude = 0.04 * torch.randn(5, generator=generator) / waves.sqrt()
+    phase = 2 * math.pi * torch.rand(5, generator=generator)
+    angle = torch.angle(z)
+    edge = 0.92 + (amplitude * torch.cos(waves * angle[..., None] + phase)).sum(-1)
+    stretched = torch.hypot(z.real / 0.85, z.imag / 1.05)  # fingertips are longer than wide
+    return torch.sigmoid(2 * (edge * size / 2 - stretched))
+
+
+def _print(height: Tensor, contact: Tensor, noises: Tensor, period: float, pores: bool, noise: float) -> Tensor:
+    """Grey values of ridges pressed on paper, more in some places than in others (n, H, W)."""
+    pressure = blur(noises[:, 0], 6.0)
+    pressure = pressure / pressure.flatten(1).std(1)[:, None, None]
+    ink = (1 + torch.tanh(1.5 * (height + 0.25 * pressure)) / math.tanh(1.5)) / 2
+    if pores:
+        dots = blur(noises[:, 1], 0.1 * period)
+        peak = torch.nn.functional.max_pool2d(dots[:, None], 2 * round(period / 3) + 1, 1, round(period / 3))[:, 0]
+        on_ridges = (dots == peak) & (height > 0.8)
+        spots = blur(on_ridges.float(), 0.08 * period) * (2 * math.pi * (0.08 * period) ** 2)
+        ink = ink * (1 - spots.clamp(max=1.0))
+    grey = 1 - 2 * ink.clamp(0, 1) * contact
+    return (grey + noise * noises[:, 1]).clamp(-1, 1)
