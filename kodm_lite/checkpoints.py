@@ -37,10 +37,10 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kodm_lite.files import write_atomically
-from kodm_lite.networks import PeriodicMLP, PeriodicUNet, build, describe
+from kodm_lite.models import Network, Process, network_from_dict, process_from_dict
+from kodm_lite.networks import PeriodicMLP, describe
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Calibration
-from kodm_lite.sphere.diffusion import SpectralDiffusion, diffusion_from_dict
 from kodm_lite.sphere.network import SphericalNet
 
 __all__ = [
@@ -70,8 +70,6 @@ _MAX_NESTING = 16
 _MAX_MESSAGE = 200  # characters; a hostile header must not flood the terminal
 
 
-Network = PeriodicUNet | PeriodicMLP | SphericalNet
-
 
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or a damaged one: which file, what was got, what was expected."""
@@ -89,8 +87,8 @@ class Model(NamedTuple):
         card: JSON-able facts: name, data, licence, classes, metrics, seed, versions.
     """
 
-    network: Any  # PeriodicUNet, PeriodicMLP or, with a SpectralDiffusion, SphericalNet
-    process: Any  # KuramotoProcess or SpectralDiffusion
+    network: Any  # one of Network
+    process: Any  # one of Process
     shape: tuple[int, ...]
     scale: float
     calibration: Calibration | None
@@ -175,9 +173,9 @@ def find(name_or_path: StrPath) -> Path:
 
 def _serialise(model: Model) -> bytes:
     network = getattr(model.network, "_orig_mod", model.network)  # what torch.compile wraps
-    if not isinstance(network, (PeriodicUNet, PeriodicMLP, SphericalNet)):
+    if not isinstance(network, Network):
         raise ValueError(
-            f"network: got {type(network).__name__}, expected PeriodicUNet, PeriodicMLP or SphericalNet; "
+            f"network: got {type(network).__name__}, expected a network of kodm_lite; "
             "try network.module if it is wrapped for training"
         )
     if any(getattr(part, "process", model.process) != model.process for part in network.modules()):
@@ -413,9 +411,9 @@ def _check_header(header: dict[str, Any]) -> None:
         raise ValueError("header: got another checksum, expected that of its content; it was damaged or edited")
 
 
-def _process(data: dict[str, Any]) -> KuramotoProcess | SpectralDiffusion:
+def _process(data: dict[str, Any]) -> Process:
     try:
-        process = diffusion_from_dict(data) if "kind" in data else KuramotoProcess.from_dict(data)
+        process = process_from_dict(data)
     except (ValueError, RuntimeError) as error:  # of Python and torch too, for a reference phase of strings
         reason = str(error)[:110]
         raise ValueError(f"process: got none ({reason}), expected what to_dict of a process returns") from error
@@ -423,27 +421,14 @@ def _process(data: dict[str, Any]) -> KuramotoProcess | SpectralDiffusion:
     return process
 
 
-def _network(description: dict[str, Any], process: KuramotoProcess | SpectralDiffusion, device: str) -> Network:
+def _network(description: dict[str, Any], process: Process, device: str) -> Network:
     for name, value in description.items():
         if name in _OPTIONS:  # others are none of the network's
             _OPTIONS[name].check(f"network, {name}", value)
     with torch.device(device):
-        if isinstance(process, SpectralDiffusion):
-            network: Network = _spherical(description, process)
-        else:
-            network = build(description, process)
+        network = network_from_dict(description, process)
     _check_same("network", description, describe(network))
     return network
-
-
-def _spherical(description: dict[str, Any], process: SpectralDiffusion) -> SphericalNet:
-    options = dict(description)
-    if options.pop("kind", None) != "SphericalNet":
-        raise ValueError(f"network: got kind {_shown(description.get('kind'))}, expected SphericalNet on the sphere")
-    try:
-        return SphericalNet(process, **options)
-    except TypeError as error:
-        raise ValueError(f"network: got options {options}, expected those of SphericalNet ({error})") from error
 
 
 def _check_same(name: str, got: dict[str, Any], expected: dict[str, Any]) -> None:
@@ -467,12 +452,11 @@ def _check_table(table: dict[str, Any], network: torch.nn.Module) -> None:
             raise ValueError(f"tensor {_shown(name)}: got {_shown(got)}, expected {_shown(expected.get(name))}")
 
 
-def _check_shape(shape: tuple[int, ...], network: Network, process: KuramotoProcess | SpectralDiffusion) -> None:
+def _check_shape(shape: tuple[int, ...], network: Network, process: Process) -> None:
     if isinstance(network, SphericalNet):
         if shape != (network.L**2,):
             raise ValueError(f"shape: got {shape}, expected {(network.L**2,)}, coefficients of L = {network.L}")
         return
-    assert isinstance(process, KuramotoProcess), "others have a SphericalNet"
     if isinstance(network, PeriodicMLP):
         fits, expected = shape == network.shape, f"{network.shape}"
     else:
@@ -482,7 +466,8 @@ def _check_shape(shape: tuple[int, ...], network: Network, process: KuramotoProc
         raise ValueError(f"shape: got {shape}, expected {expected} and at most {_MAX_PHASES} phases")
     image = torch.zeros(1, *shape, dtype=torch.float32, device="cpu")
     process.validate(image, "shape")
-    process.drift(image, 1.0)  # refuses an image smaller than the reach of its coupling
+    if isinstance(process, KuramotoProcess):
+        process.drift(image, 1.0)  # refuses an image smaller than the reach of its coupling
 
 
 def _read_weights(file: BinaryIO, digest: str) -> dict[str, Tensor]:

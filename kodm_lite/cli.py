@@ -26,11 +26,11 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints, pictures
+from kodm_lite.euclidean import EuclideanDiffusion, sample_euclidean
 from kodm_lite.files import write_atomically
 from kodm_lite.networks import describe
 from kodm_lite.recipes import FolderRecipe, SphereRecipe, TextureRecipe, prepare, train
 from kodm_lite.samplers import Method, sample
-from kodm_lite.sphere.diffusion import SpectralDiffusion, sample_coefficients
 from kodm_lite.training import TrainingInterrupted
 
 __all__ = ["Info", "Program", "Sample", "Train", "main"]
@@ -140,7 +140,7 @@ class Sample:
         path = _model_file(self.model)
         self._check()
         model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        spherical = isinstance(model.process, SpectralDiffusion)
+        spherical = isinstance(model.process, EuclideanDiffusion)
         if spherical:
             self._check_sphere()
         elif self._is_drawn or self.trajectory:
@@ -232,8 +232,8 @@ class Sample:
                     "callback": note,
                 }
                 shape = (size, *model.shape)
-                if isinstance(model.process, SpectralDiffusion):
-                    yield sample_coefficients(model.network, model.process, shape, **options).cpu()
+                if isinstance(model.process, EuclideanDiffusion):
+                    yield sample_euclidean(model.network, model.process, shape, **options).cpu()
                 else:
                     yield sample(score, model.process, shape, calibration=model.calibration, **options).cpu()
 
@@ -243,7 +243,7 @@ class Sample:
         header |= {"model": path.name, "method": self.method, "steps": self.steps, "class": self.class_}
         buffer = io.BytesIO()
         seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
-        name = "coefficients" if isinstance(model.process, SpectralDiffusion) else "phases"
+        name = "coefficients" if isinstance(model.process, EuclideanDiffusion) else "phases"
         arrays: dict[str, Any] = {name: theta.float().numpy(), "seeds": seeds, "header": np.array(json.dumps(header))}
         np.savez(buffer, **arrays)
         return buffer.getvalue()

@@ -17,6 +17,7 @@ from tyro.conf import Positional
 
 from kodm_lite import checkpoints
 from kodm_lite.data import PhaseData, image_folder, textures
+from kodm_lite.euclidean import EuclideanDiffusion, VariancePreserving
 from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling
 from kodm_lite.networks import SIZES, PeriodicUNet, describe
 from kodm_lite.process import KuramotoProcess
@@ -26,12 +27,10 @@ from kodm_lite.sphere import (
     PixelNoise,
     SphericalNet,
     SphericalTransform,
-    VariancePreserving,
     lognormal_fields,
     make_grid,
     power_spectrum,
 )
-from kodm_lite.sphere.diffusion import SpectralDiffusion
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
 
 __all__ = ["FolderRecipe", "Prepared", "Recipe", "SphereRecipe", "TextureRecipe", "prepare", "sphere_spectrum", "train"]
@@ -223,7 +222,7 @@ class Prepared(NamedTuple):
 
     recipe: Recipe | SphereRecipe
     network: PeriodicUNet | SphericalNet
-    process: KuramotoProcess | SpectralDiffusion
+    process: KuramotoProcess | EuclideanDiffusion
     data: PhaseData
     validation: PhaseData | None
     facts: dict[str, Any]

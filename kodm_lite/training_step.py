@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from kodm_lite.data.protocol import PhaseData
+from kodm_lite.euclidean import EuclideanDiffusion, noise_prediction
 from kodm_lite.objectives import (
     Loss,
     Weighting,
@@ -28,13 +29,11 @@ from kodm_lite.objectives import (
     transition_score_matching,
 )
 from kodm_lite.process import STEPS, KuramotoProcess
-from kodm_lite.sphere.diffusion import SpectralDiffusion
-from kodm_lite.sphere.losses import noise_prediction
 from kodm_lite.training_state import table
 
 __all__ = ["OBJECTIVES", "Batch", "Batches", "Examples", "Learner", "TrainingOptions", "check_examples"]
 
-Process = KuramotoProcess | SpectralDiffusion
+Process = KuramotoProcess | EuclideanDiffusion
 
 NO_LABEL = 0.1  # share of images whose label is left out, so that the network also learns to do without
 ORDER, BATCH, NOISE, HELD_OUT = range(4)  # what random numbers are for: streams that never meet
@@ -57,7 +56,7 @@ class TrainingOptions:
         clip: largest norm of the gradient; a longer one is shortened to it.
         ema: how much of the running average of the weights a step keeps; less in the first steps.
         objective: what the network learns from: "mean_field", the conditional score given the data; "transition", the
-            published score of the last step; "noise", the noise of a diffusion of coefficients on the sphere.
+            published score of the last step; "noise", the noise of a Euclidean diffusion.
         draws: transitions per simulated image.
         simulation_steps: drifts per unit of time of the forward process.
         weighting: weight of the times, see kodm_lite.objectives.
@@ -208,9 +207,9 @@ def check_objective(options: TrainingOptions, process: Process) -> None:
     Raises:
         ValueError: says which it has.
     """
-    spectral = isinstance(process, SpectralDiffusion)
-    if spectral != (options.objective == "noise"):
-        fitting = "'noise'" if spectral else "'mean_field' or 'transition'"
+    euclidean = isinstance(process, EuclideanDiffusion)
+    if euclidean != (options.objective == "noise"):
+        fitting = "'noise'" if euclidean else "'mean_field' or 'transition'"
         raise ValueError(f"objective: got {options.objective!r} for {type(process).__name__}, expected {fitting}")
 
 
@@ -299,8 +298,8 @@ def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
     )
 
 
-def _noise(network: nn.Module, process: SpectralDiffusion, batch: Batch, options: TrainingOptions) -> Loss:
-    return noise_prediction(network, process, batch.theta0, early_times(batch.t), batch.generator)
+def _noise(network: nn.Module, process: EuclideanDiffusion, batch: Batch, options: TrainingOptions) -> Loss:
+    return noise_prediction(network, process, batch.theta0, early_times(batch.t), batch.generator, batch.label)
 
 
 #: What can be learnt, by the name of the option.

@@ -29,9 +29,10 @@ from kodm_lite.checkpoints import (
     read_header,
     save,
 )
+from kodm_lite.euclidean import VariancePreserving
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet, describe
 from kodm_lite.samplers import Calibration
-from kodm_lite.sphere import IsotropicNoise, SphericalNet, VariancePreserving
+from kodm_lite.sphere import IsotropicNoise, SphericalNet
 
 CARD = {"name": "küçük", "data": "textures", "metrics": {"fid": [1.5, 2]}, "seed": 0, "licence": None}
 CALIBRATION = Calibration((0.25, 1.0), (2.5, 0.125))

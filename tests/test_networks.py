@@ -9,7 +9,9 @@ import torch
 from torch import nn
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
-from kodm_lite.networks import SIZES, Attention, PeriodicMLP, PeriodicUNet, TimeEmbedding, build, describe
+from kodm_lite.models import network_from_dict
+from kodm_lite.networks import PeriodicMLP, PeriodicUNet, TimeEmbedding, describe
+from kodm_lite.unet import SIZES, Attention
 
 PI = math.pi
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "patch": 2, "attention": (1,)}
@@ -346,11 +348,11 @@ def test_an_image_does_not_depend_on_the_others_of_its_batch(case):
 )
 def test_a_network_is_built_again_from_its_description(network):
     process = KuramotoProcess(LocalCoupling(1))
-    again = build(describe(network), process)
+    again = network_from_dict(describe(network), process)
     assert type(again) is type(network) and describe(again) == describe(network)
     again.load_state_dict(awake(network).state_dict())
     assert all(getattr(part, "process", process) is process for part in again.modules())
-    reference = build(describe(network), KuramotoProcess())
+    reference = network_from_dict(describe(network), KuramotoProcess())
     reference.load_state_dict(network.state_dict())
     theta = random_phases(2, 2, 8, 8).float() if isinstance(network, PeriodicUNet) else random_phases(2, 5).float()
     t = torch.tensor([0.3, 0.8])
@@ -370,7 +372,7 @@ def test_a_network_is_built_again_from_its_description(network):
 def test_descriptions_of_nothing_known_are_refused(description, message):
     kept = dict(description)
     with pytest.raises(ValueError, match=message):
-        build(description, KuramotoProcess())
+        network_from_dict(description, KuramotoProcess())
     assert description == kept
 
 

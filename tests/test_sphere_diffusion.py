@@ -7,20 +7,18 @@ import pytest
 import torch
 
 from kodm_lite import LinearSchedule
+from kodm_lite.euclidean import VarianceExploding, VariancePreserving, sample_euclidean
 from kodm_lite.sphere import (
     ExactDenoiser,
     IsotropicNoise,
     PerDegreeDenoiser,
     PixelNoise,
     SphericalTransform,
-    VarianceExploding,
-    VariancePreserving,
     degree_order,
     gaussian_fields,
     make_grid,
     pixel_score_matching,
     power_spectrum,
-    sample_coefficients,
     spectral_score_matching,
 )
 
@@ -102,7 +100,7 @@ def covariance_of_samples(network, diffusion, steps, method, noise_covariance):
     covariance = float(diffusion.sigma(one)) ** 2 * noise_covariance
     for t1, t0 in pairwise(grid):
         below = max(2 * t0 - t1, 0.0) if method == "sde" and t0 > 0 else t0
-        flow = sample_coefficients(network, diffusion, (L * L, L * L), times=[t1, below], start=UNIT, method="ode").T
+        flow = sample_euclidean(network, diffusion, (L * L, L * L), times=[t1, below], start=UNIT, method="ode").T
         covariance = flow @ covariance @ flow.T
         if below < t0:
             ends = torch.tensor([below, t0], dtype=torch.float64)
@@ -125,7 +123,7 @@ def test_exact_scores_give_the_spectrum_back(noise, method, steps, bias):
 
 def test_samples_have_the_spectrum(noise):
     diffusion, n = VariancePreserving(noise), 3000
-    c = sample_coefficients(
+    c = sample_euclidean(
         ExactDenoiser(diffusion, SPECTRUM), diffusion, (n, L * L), steps=40, method="sde", generator=seeded(0),
         dtype=torch.float64,
     )  # fmt: skip
@@ -139,7 +137,7 @@ def test_a_step_of_the_sde_has_the_noise_of_a_step_forward(noise):
     diffusion, n = VariancePreserving(noise), 6000
     network = PerDegreeDenoiser(diffusion, SPECTRUM)
     start = torch.ones(1, L * L, dtype=torch.float64).expand(n, -1)
-    c = sample_coefficients(
+    c = sample_euclidean(
         network, diffusion, start.shape, times=[0.5, 0.4], start=start, method="sde", generator=seeded(0)
     )
     alpha, sigma = (f(torch.tensor([0.3, 0.4], dtype=torch.float64)) for f in (diffusion.alpha, diffusion.sigma))
@@ -147,7 +145,7 @@ def test_a_step_of_the_sde_has_the_noise_of_a_step_forward(noise):
     expected = (sigma[1] ** 2 - (kept * sigma[0]) ** 2) * noise.covariance(UNIT).diagonal()
     z = (c.var(0) / expected - 1) / (2 / n) ** 0.5
     assert float(z.abs().max()) < 4.5
-    flow = sample_coefficients(network, diffusion, (1, L * L), times=[0.5, 0.3], start=start[:1], method="ode")
+    flow = sample_euclidean(network, diffusion, (1, L * L), times=[0.5, 0.3], start=start[:1], method="ode")
     assert float(((c.mean(0) - kept * flow[0]) / (expected / n).sqrt()).abs().max()) < 4.5
 
 
@@ -170,7 +168,7 @@ def test_the_flow_is_the_map_between_two_gaussians(noise):
     steps = 100
     grid = [(1 - k / steps) ** 2 for k in range(steps + 1)]
     network = ExactDenoiser(diffusion, SPECTRUM)
-    flow = sample_coefficients(network, diffusion, (L * L, L * L), times=grid, start=UNIT, method="ode").T
+    flow = sample_euclidean(network, diffusion, (L * L, L * L), times=grid, start=UNIT, method="ode").T
     sigma = noise.covariance(UNIT)
     half, inverse = power(sigma, 0.5), power(sigma, -0.5)
     one = torch.ones((), dtype=torch.float64)
@@ -185,7 +183,7 @@ def test_the_flow_is_of_second_order():
     network = ExactDenoiser(diffusion, SPECTRUM)
 
     def flow(steps):
-        return sample_coefficients(network, diffusion, (L * L, L * L), steps=steps, start=UNIT, method="ode")
+        return sample_euclidean(network, diffusion, (L * L, L * L), steps=steps, start=UNIT, method="ode")
 
     exact = flow(800)
     coarse, fine = (float((flow(steps) - exact).norm()) for steps in (40, 80))
@@ -275,10 +273,10 @@ def test_seeds_do_not_depend_on_the_batch_and_the_callback_sees_every_step():
     diffusion = VariancePreserving(NOISES["pixel"])
     network, seen = PerDegreeDenoiser(diffusion, SPECTRUM), []
     options = {"steps": 4, "method": "sde", "dtype": torch.float64}
-    both = sample_coefficients(
+    both = sample_euclidean(
         network, diffusion, (2, 64), seeds=[5, 6], callback=lambda t, c: seen.append(t), **options
     )
-    alone = sample_coefficients(network, diffusion, (1, 64), seeds=[6], **options)
+    alone = sample_euclidean(network, diffusion, (1, 64), seeds=[6], **options)
     torch.testing.assert_close(both[1:], alone)
     assert seen == pytest.approx([1.0, 0.5625, 0.25, 0.0625, 0.0])
 
@@ -310,13 +308,13 @@ def test_bad_input_is_refused(options, message):
     diffusion = VariancePreserving(NOISES["isotropic"])
     shape = options.pop("shape", (2, 64))
     with pytest.raises(ValueError, match=message):
-        sample_coefficients(PerDegreeDenoiser(diffusion, SPECTRUM), diffusion, shape, **options)
+        sample_euclidean(PerDegreeDenoiser(diffusion, SPECTRUM), diffusion, shape, **options)
 
 
 def test_more_bad_input():
     diffusion = VariancePreserving(NOISES["isotropic"])
     with pytest.raises(FloatingPointError, match="step 1"):
-        sample_coefficients(never, diffusion, (2, 64), steps=3)
+        sample_euclidean(never, diffusion, (2, 64), steps=3)
     with pytest.raises(ValueError, match="t: got"):
         diffusion.perturb(torch.zeros(2, 64), torch.ones(3))
     with pytest.raises(ValueError, match="noise: got IsotropicNoise, expected PixelNoise"):

@@ -10,6 +10,8 @@ from scipy.spatial.transform import Rotation
 from kodm_lite import KuramotoProcess, LinearSchedule, checkpoints
 from kodm_lite.checkpoints import CheckpointError, Model
 from kodm_lite.cli import main
+from kodm_lite.euclidean import VarianceExploding, VariancePreserving, noise_prediction, sample_euclidean
+from kodm_lite.models import process_from_dict
 from kodm_lite.networks import PeriodicMLP
 from kodm_lite.sphere import (
     IsotropicNoise,
@@ -17,16 +19,11 @@ from kodm_lite.sphere import (
     PixelNoise,
     SphericalNet,
     SphericalTransform,
-    VarianceExploding,
-    VariancePreserving,
     gaussian_fields,
     lognormal_fields,
     make_grid,
     power_spectrum,
-    sample_coefficients,
 )
-from kodm_lite.sphere.diffusion import diffusion_from_dict
-from kodm_lite.sphere.losses import noise_prediction
 from kodm_lite.training import TrainingOptions, fit
 
 L = 6
@@ -91,7 +88,7 @@ def test_checkpoints_give_the_same_network_back(tmp_path, noise, kind):
     c, t = gaussian_fields(SPECTRUM, 3, seeded(0)), torch.tensor([0.1, 0.5, 1.0])
     torch.testing.assert_close(loaded.network(c, t), net(c, t), rtol=0, atol=0)
     first, second = (
-        sample_coefficients(n, p, (2, L * L), steps=3, seeds=[1, 2]) for n, p in ((net, process), loaded[:2])
+        sample_euclidean(n, p, (2, L * L), steps=3, seeds=[1, 2]) for n, p in ((net, process), loaded[:2])
     )
     assert torch.equal(first, second)
 
@@ -133,7 +130,7 @@ def test_descriptions_that_make_no_network_are_refused(change, message):
 )  # fmt: skip
 def test_descriptions_that_make_no_diffusion_are_refused(data):
     with pytest.raises(ValueError, match=r"process|noise|nlat|schedule"):
-        diffusion_from_dict(data)
+        process_from_dict(data)
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path):

@@ -205,7 +205,7 @@ def _orientations(kind: str, size: int, generator: torch.Generator) -> tuple[Ten
     if kind == "arch":
         doubled = _arch((z - middle) / (half * rotation), normal(2)) + 2 * turn
     else:
-        zeros, poles = (sum(torch.angle(z - place) for place in places) for places in (cores, deltas))
+        zeros, poles = (torch.stack([torch.angle(z - place) for place in places]).sum(0) for places in (cores, deltas))
         doubled = zeros - poles + 2 * turn
     return wrap(doubled), _places(cores), _places(deltas), middle
 

@@ -1,7 +1,6 @@
 """Fields on the sphere: harmonic transforms, diffusion of coefficients, phases on the globe.  Book: The sphere."""
 
 from kodm_lite.sphere.coupling import SphericalCoupling, cap_kernel, heat_kernel
-from kodm_lite.sphere.diffusion import VarianceExploding, VariancePreserving, sample_coefficients
 from kodm_lite.sphere.grids import SphereGrid, healpix_points, icosahedron_points, make_grid
 from kodm_lite.sphere.harmonics import degree_order, power_spectrum, real_harmonics
 from kodm_lite.sphere.latlon import LatLonGrid, from_xarray, to_xarray
@@ -22,8 +21,6 @@ __all__ = [
     "SphericalCoupling",
     "SphericalNet",
     "SphericalTransform",
-    "VarianceExploding",
-    "VariancePreserving",
     "cap_kernel",
     "degree_order",
     "from_xarray",
@@ -37,7 +34,6 @@ __all__ = [
     "point_transform",
     "power_spectrum",
     "real_harmonics",
-    "sample_coefficients",
     "spectral_score_matching",
     "to_xarray",
 ]

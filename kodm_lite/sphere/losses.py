@@ -12,20 +12,19 @@ from typing import Literal, get_args
 
 from torch import Tensor
 
-from kodm_lite.objectives import Loss
+from kodm_lite.euclidean import EuclideanDiffusion, NoisePredictor
 from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators
-from kodm_lite.sphere.diffusion import NoisePredictor, SpectralDiffusion
 from kodm_lite.sphere.noise import PixelNoise
 
-__all__ = ["Weight", "noise_prediction", "pixel_score_matching", "spectral_score_matching"]
+__all__ = ["Weight", "pixel_score_matching", "spectral_score_matching"]
 
 Weight = Literal["identity", "covariance", "noise"]
 
 
 def spectral_score_matching(
     network: NoisePredictor,
-    diffusion: SpectralDiffusion,
+    diffusion: EuclideanDiffusion,
     c0: Tensor,
     t: Tensor,
     weight: Weight,
@@ -55,33 +54,9 @@ def spectral_score_matching(
     return (residual * (error if weight == "covariance" else residual)).sum(-1)
 
 
-def noise_prediction(
-    network: NoisePredictor, diffusion: SpectralDiffusion, c0: Tensor, t: Tensor, generator: Generators = None
-) -> Loss:
-    """Mean squared error of the predicted noise, which is of order one at every time: what training minimises.
-
-    Args:
-        network: predicts the noise.
-        diffusion: the forward diffusion.
-        c0: coefficients (B, L^2).
-        t: times (B,) in (0, 1].
-        generator: None, one, or one per field.
-
-    Returns:
-        :class:`kodm_lite.objectives.Loss`.  The baseline is to predict no noise; the collective part is the error of
-        the coefficient l = 0, the mean of the field.
-    """
-    now = t.to(c0)
-    c, eps = diffusion.perturb(c0, now, generator)
-    square, zero = (network(c, now) - eps).square(), eps.square()
-    error = square.mean(-1)
-    parts = (error, zero.mean(-1), square[:, 0], zero[:, 0])
-    return Loss(error.mean(), t, *(x.detach() for x in parts))
-
-
 def pixel_score_matching(
     score: Callable[[Tensor, Tensor], Tensor],
-    diffusion: SpectralDiffusion,
+    diffusion: EuclideanDiffusion,
     c0: Tensor,
     t: Tensor,
     generator: Generators = None,

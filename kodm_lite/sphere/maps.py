@@ -20,7 +20,7 @@ from kodm_lite.files import write_atomically
 from kodm_lite.plotting import CYCLIC
 from kodm_lite.sphere.grids import SphereGrid, make_grid
 from kodm_lite.sphere.harmonics import band_limit, power_spectrum
-from kodm_lite.sphere.noise import Noise
+from kodm_lite.sphere.noise import IsotropicNoise, PixelNoise
 from kodm_lite.sphere.transform import SphericalTransform
 
 __all__ = ["map_axes", "map_figure", "plot_block", "plot_map", "plot_spectrum", "write_maps"]
@@ -108,7 +108,7 @@ def plot_spectrum(ax: Axes, c: Tensor, label: str = "", **options: Any) -> None:
     ax.locator_params(axis="x", integer=True)
 
 
-def plot_block(ax: Axes, noise: Noise, m: int, title: str = "") -> AxesImage:
+def plot_block(ax: Axes, noise: IsotropicNoise | PixelNoise, m: int, title: str = "") -> AxesImage:
     """The covariance of noise at order m, degrees l and l' from m on.
 
     Raises:

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from kodm_lite.euclidean import EuclideanDiffusion
 from kodm_lite.process import per_image
-from kodm_lite.sphere.diffusion import SpectralDiffusion
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import degrees
 from kodm_lite.sphere.transform import SphericalTransform
@@ -46,7 +46,7 @@ class SphericalNet(nn.Module):
 
     def __init__(
         self,
-        process: SpectralDiffusion,
+        process: EuclideanDiffusion,
         spectrum: Sequence[float] | Tensor,
         channels: int = 24,
         blocks: int = 3,
@@ -115,7 +115,7 @@ class TimeFeatures(nn.Module):
 
     frequencies: Tensor
 
-    def __init__(self, process: SpectralDiffusion, features: int):
+    def __init__(self, process: EuclideanDiffusion, features: int):
         super().__init__()
         self.process = process
         with torch.device("cpu"):

@@ -10,7 +10,7 @@ from __future__ import annotations
 import copy
 import math
 from collections.abc import Callable
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,37 +20,33 @@ from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import band_limit
 from kodm_lite.sphere.transform import SphericalTransform
 
-__all__ = ["IsotropicNoise", "Noise", "PixelNoise", "noise_from_dict"]
+__all__ = ["HarmonicNoise", "IsotropicNoise", "PixelNoise", "noise_from_dict"]
 
 
-class Noise(Protocol):
-    """What a diffusion needs of its noise: a centred Gaussian law of coefficients (..., L^2)."""
-
-    L: int
-
-    def draw(self, like: Tensor, generator: Generators = None) -> Tensor: ...
-
-    def covariance(self, c: Tensor) -> Tensor: ...
-
-    def solve(self, c: Tensor) -> Tensor: ...
-
-    def logdet(self) -> Tensor: ...
-
-    def blocks(self) -> Tensor: ...
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-class IsotropicNoise(nn.Module):
-    """Independent standard normal coefficients: white noise of the sphere itself, Sigma = 1, whatever the grid.
+class HarmonicNoise(nn.Module):
+    """Noise of coefficients (..., L^2), as :class:`kodm_lite.euclidean.Noise` asks for.
 
     Args:
         L: band limit.
     """
 
+    unit = 1.0
+
     def __init__(self, L: int):
         super().__init__()
-        self.L = L
+        self.L, self.shape = L, (L**2,)
+
+    def mean_mode(self, c: Tensor) -> Tensor:
+        """The coefficient l = 0, the mean of the field."""
+        return c[..., 0]
+
+
+class IsotropicNoise(HarmonicNoise):
+    """Independent standard normal coefficients: white noise of the sphere itself, Sigma = 1, whatever the grid.
+
+    Args:
+        L: band limit.
+    """
 
     def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
         """Noise with the shape, dtype and device of coefficients ``like`` (..., L^2)."""
@@ -79,7 +75,7 @@ class IsotropicNoise(nn.Module):
         return {"kind": "isotropic", "L": self.L}
 
 
-class PixelNoise(nn.Module):
+class PixelNoise(HarmonicNoise):
     """The image of independent normal noise of the pixels of a grid.
 
     Memory and work grow as L^3: Sigma is never formed as one matrix.
@@ -96,8 +92,8 @@ class PixelNoise(nn.Module):
     _factors: Tensor
 
     def __init__(self, transform: SphericalTransform, normalise: bool = True):
-        super().__init__()
-        self.transform, self.L, self.normalise = copy.deepcopy(transform), transform.L, normalise  # it may move
+        super().__init__(transform.L)
+        self.transform, self.normalise = copy.deepcopy(transform), normalise  # it may move
         area = transform.grid.weights
         self.pixel_std = 1 / math.sqrt(float(area.square().sum()) / (4 * math.pi)) if normalise else 1.0
         rings = transform.grid.ring_weights.to(transform.legendre.device)

@@ -10,9 +10,9 @@ import math
 import torch
 from torch import Tensor
 
+from kodm_lite.euclidean import EuclideanDiffusion
 from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators, normal
-from kodm_lite.sphere.diffusion import SpectralDiffusion
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import degrees
 from kodm_lite.sphere.noise import PixelNoise
@@ -60,7 +60,7 @@ class ExactDenoiser:
         spectrum: C_l > 0 (L,).
     """
 
-    def __init__(self, diffusion: SpectralDiffusion, spectrum: Tensor):
+    def __init__(self, diffusion: EuclideanDiffusion, spectrum: Tensor):
         check_spectrum(spectrum, diffusion.noise.L)
         if not bool((spectrum > 0).all()):
             raise ValueError("spectrum: got zeros, expected C_l > 0 for every degree")
@@ -94,7 +94,7 @@ class PerDegreeDenoiser:
         spectrum: C_l >= 0 (L,).
     """
 
-    def __init__(self, diffusion: SpectralDiffusion, spectrum: Tensor):
+    def __init__(self, diffusion: EuclideanDiffusion, spectrum: Tensor):
         check_spectrum(spectrum, diffusion.noise.L)
         self.diffusion = diffusion
         self.variance = spectrum[degrees(len(spectrum))]
