@@ -26,11 +26,24 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints, pictures
-from kodm_lite.euclidean import EuclideanDiffusion, sample_euclidean
+from kodm_lite.euclidean import Method as EuclideanMethod
 from kodm_lite.files import write_atomically
+from kodm_lite.generation import draw
 from kodm_lite.networks import describe
-from kodm_lite.recipes import FolderRecipe, SphereRecipe, TextureRecipe, prepare, train
-from kodm_lite.samplers import Method, sample
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.recipes import (
+    CifarRecipe,
+    DigitsRecipe,
+    FingerprintRecipe,
+    FolderRecipe,
+    SphereRecipe,
+    TerrainRecipe,
+    TextureRecipe,
+    prepare,
+    train,
+)
+from kodm_lite.samplers import Method
+from kodm_lite.sphere.network import SphericalNet
 from kodm_lite.training import TrainingInterrupted
 
 __all__ = ["Info", "Program", "Sample", "Train", "main"]
@@ -67,6 +80,27 @@ Recipes = (
             default=TextureRecipe(radius=4, out=Path("runs/textures-32-local")),
             description="The same; every pixel feels the 9 x 9 box around it.",
         ),
+    ]
+    | Annotated[
+        FingerprintRecipe,
+        tyro.conf.subcommand("fingerprints", description="Arches, loops and whorls, with classes; made, not read."),
+    ]
+    | Annotated[
+        FingerprintRecipe,
+        tyro.conf.subcommand(
+            "orientations",
+            default=FingerprintRecipe(kind="orientation", size=32, network="small"),
+            description="The double angles of fingerprints' ridges; made, not read.",
+        ),
+    ]
+    | Annotated[
+        DigitsRecipe, tyro.conf.subcommand("digits-16", description="Handwritten digits, with their classes.")
+    ]
+    | Annotated[
+        TerrainRecipe, tyro.conf.subcommand("terrain-32", description="Directions in which a landscape falls.")
+    ]
+    | Annotated[
+        CifarRecipe, tyro.conf.subcommand("cifar10", description="Small photographs of ten things, if you have them.")
     ]
     | Annotated[
         SphereRecipe,
@@ -113,13 +147,14 @@ class Sample:
         n: number of images.
         steps: of the sampler; fewer are faster, more are better.
         method: of sampling; ode is the probability flow; ancestral and hybrid, which add noise, need a calibrated
-            model, as a finished training leaves it.
+            model, as a finished training leaves it; of a Euclidean model: ode, sde or ancestral.
         seed: of the first image; the next one has the next seed.
         out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians) or, of a model on the
             sphere, coefficients, and seeds and header (JSON); a name without ending: a folder with 00000.png and so on.
         trajectory: also write NAME.gif, which shows how the first images come about.
         chunk: images at once; fewer need less memory, and round in other places.
         class_: draw images of this class only, by its name or number.
+        guidance: how much to insist on the class; 1 asks for it, 2 is a usual exaggeration.
         device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
         overwrite: replace files that exist, which otherwise is refused; others in a folder stay.
     """
@@ -127,12 +162,13 @@ class Sample:
     model: Model
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     steps: int = 50
-    method: Method = "ode"
+    method: Method | EuclideanMethod = "ode"
     seed: int = 0
     out: Path = Path("samples.png")
     trajectory: Path | None = None
     chunk: int = 256
     class_: Class = None
+    guidance: float = 1.0
     device: str | None = None
     overwrite: bool = False
 
@@ -140,12 +176,13 @@ class Sample:
         path = _model_file(self.model)
         self._check()
         model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        spherical = isinstance(model.process, EuclideanDiffusion)
+        spherical = isinstance(model.network, SphericalNet)
         if spherical:
             self._check_sphere()
         elif self._is_drawn or self.trajectory:
             pictures.check_drawable(model.shape)
-        if self.method in ("ancestral", "hybrid") and model.calibration is None:
+        needs = isinstance(model.process, KuramotoProcess) and self.method in ("ancestral", "hybrid")
+        if needs and model.calibration is None:
             raise ValueError(f"method: got {self.method}, expected another for a model without calibration; try ode")
         label = None if self.class_ is None else _label(self.class_, model)
         for file in filter(None, (self._probe, self.trajectory)):
@@ -169,10 +206,10 @@ class Sample:
             print(f"Wrote {self.trajectory}")
 
     def _check_sphere(self) -> None:
-        if self.out.suffix not in (".png", ".npz") or self.trajectory or self.class_ or self.method != "ode":
+        if self.out.suffix not in (".png", ".npz") or self.trajectory or self.class_ is not None:
             raise ValueError(
                 "model: got one of fields on the sphere, expected --out NAME.png for maps or NAME.npz for coefficients "
-                "and no trajectory, class or method but ode; try --out maps.png"
+                "and no trajectory or class; try --out maps.png"
             )
 
     @property
@@ -206,11 +243,6 @@ class Sample:
     def _chunks(self, model: checkpoints.Model, label: int | None, film: list[Tensor]) -> Iterator[Tensor]:
         """All images (chunk, ...) on the CPU, and the states of the first ones on the way into ``film``."""
         device = next(model.network.parameters()).device
-
-        def score(theta: Tensor, t: Tensor) -> Tensor:
-            labels = None if label is None else torch.full((len(theta),), label, device=theta.device)
-            return model.network(theta, t, labels)
-
         starts = range(0, self.n, self.chunk)
         filmed = max(1, min(FILM_IMAGES, FILM_PIXELS // math.prod(model.shape[-2:])))
         every, states = max(1, self.steps // FILM_FRAMES), count()
@@ -224,26 +256,29 @@ class Sample:
 
             for start in starts:
                 size = min(self.chunk, self.n - start)
-                options: dict[str, Any] = {
-                    "steps": self.steps,
-                    "method": self.method,
-                    "seeds": range(self.seed + start, self.seed + start + size),
-                    "device": device,
-                    "callback": note,
-                }
-                shape = (size, *model.shape)
-                if isinstance(model.process, EuclideanDiffusion):
-                    yield sample_euclidean(model.network, model.process, shape, **options).cpu()
-                else:
-                    yield sample(score, model.process, shape, calibration=model.calibration, **options).cpu()
+                yield draw(
+                    model.network,
+                    model.process,
+                    (size, *model.shape),
+                    scale=model.scale,
+                    calibration=model.calibration,
+                    label=label,
+                    guidance=self.guidance,
+                    steps=self.steps,
+                    method=self.method,
+                    seeds=range(self.seed + start, self.seed + start + size),
+                    device=device,
+                    callback=note,
+                ).cpu()
 
     def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
         stored = checkpoints.read_header(path)
         header = {key: stored[key] for key in ("network", "process", "shape", "scale", "weights_sha256", "card")}
-        header |= {"model": path.name, "method": self.method, "steps": self.steps, "class": self.class_}
+        header |= {"model": path.name, "method": self.method, "steps": self.steps}
+        header |= {"class": self.class_, "guidance": self.guidance}
         buffer = io.BytesIO()
         seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
-        name = "coefficients" if isinstance(model.process, EuclideanDiffusion) else "phases"
+        name = "coefficients" if isinstance(model.network, SphericalNet) else "phases"
         arrays: dict[str, Any] = {name: theta.float().numpy(), "seeds": seeds, "header": np.array(json.dumps(header))}
         np.savez(buffer, **arrays)
         return buffer.getvalue()

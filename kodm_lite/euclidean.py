@@ -143,8 +143,25 @@ class EuclideanDiffusion(ABC):
             raise ValueError(
                 f"{name}: got {x.dtype} of shape {tuple(x.shape)}, expected floating numbers with one batch dimension"
             )
-        if not bool(torch.isfinite(x).all()):
-            raise ValueError(f"{name}: got NaN or infinite numbers, expected finite ones")
+        if len(x) == 0 or not bool(torch.isfinite(x).all()):
+            raise ValueError(f"{name}: got no samples, or NaN or infinite numbers, expected finite ones")
+
+    def check_forgotten(self, x0: Tensor, name: str = "x0") -> None:
+        """Refuse data of which so much is left at t = 1 that the prior cannot stand for them.
+
+        Args:
+            x0: data (B, ...).
+
+        Raises:
+            ValueError: what is left has over a tenth of the noise's standard deviation.
+        """
+        (alpha,), (sigma,) = self._at(1.0)
+        left = alpha * float(x0.double().square().mean(0).max().sqrt()) / (sigma * self.noise.unit)
+        if left > 0.1:
+            raise ValueError(
+                f"{name}: got numbers so large that {left:.2g} of the noise's standard deviation is left of them at "
+                "t = 1, expected at most 0.1; try to subtract their mean and to divide by their standard deviation"
+            )
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values from which :mod:`kodm_lite.checkpoints` makes an equal diffusion."""
@@ -236,6 +253,8 @@ def noise_prediction(
     now, noise = t.to(x0), diffusion.noise
     x, eps = diffusion.perturb(x0, now, generator)
     predicted = network(x, now) if label is None else network(x, now, label)
+    if predicted.shape != eps.shape:
+        raise ValueError(f"network: got noise of shape {tuple(predicted.shape)}, expected {tuple(eps.shape)}")
     parts = []
     for wrong in (predicted.to(eps) - eps, eps):
         parts += [wrong.flatten(1).square().mean(1), noise.mean_mode(wrong).square()]
@@ -321,7 +340,7 @@ def _flow(network: NoisePredictor, diffusion: EuclideanDiffusion, x: Tensor, t1:
 
     # With tan u = sigma / alpha and x of unit scale, x = cos u x_0 + sin u eps: a turn from noise to data.
     def velocity(x: Tensor, t: Tensor, u: Tensor) -> Tensor:
-        return (network(scale(t) * x, t) - u.sin() * x) / u.cos()
+        return (_predict(network, scale(t) * x, t) - u.sin() * x) / u.cos()
 
     def scale(t: Tensor) -> Tensor:
         return per_image(torch.hypot(diffusion.alpha(t), diffusion.sigma(t)), x)
@@ -340,7 +359,7 @@ def _ancestral(
 ) -> Tensor:
     """A draw of x(t0) given x(t1) and the predicted data: Bayes' rule for two Gaussians."""
     (alpha0, alpha1), (sigma0, sigma1) = diffusion._at(t0, t1)
-    eps = network(x, torch.full((len(x),), t1, dtype=x.dtype, device=x.device))
+    eps = _predict(network, x, torch.full((len(x),), t1, dtype=x.dtype, device=x.device))
     data = (x - sigma1 * eps) / alpha1
     if t0 == 0:
         return data
@@ -348,6 +367,13 @@ def _ancestral(
     added = sigma1**2 - (kept * sigma0) ** 2  # variance of the step forward
     mean = alpha0 * data * added / sigma1**2 + x * kept * sigma0**2 / sigma1**2
     return mean + (added / sigma1**2) ** 0.5 * sigma0 * diffusion.noise.draw(x, generator)
+
+
+def _predict(network: NoisePredictor, x: Tensor, t: Tensor) -> Tensor:
+    eps = network(x, t)
+    if eps.shape != x.shape:  # which broadcasting would hide
+        raise ValueError(f"network: got noise of shape {tuple(eps.shape)}, expected {tuple(x.shape)}, as its input")
+    return eps
 
 
 def _check_times(t: Tensor, x: Tensor) -> None:

@@ -26,8 +26,7 @@ from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints
 from kodm_lite.data.protocol import PhaseData
-from kodm_lite.process import KuramotoProcess
-from kodm_lite.samplers import sample
+from kodm_lite.generation import draw
 from kodm_lite.training_state import (
     Log,
     Statistics,
@@ -110,7 +109,10 @@ def fit(
     train = check_examples("data", data, network, process)
     held_out = None if validation is None else check_examples("validation", validation, network, process)
     if options.sample_every and (folder is None or train.theta.ndim != 4 or train.theta.shape[1] not in (1, 3)):
-        raise ValueError("sample_every: got pictures to draw, expected a folder and images, grey or in colours; try 0")
+        raise ValueError(
+            "sample_every: got pictures to draw, expected a folder for them, and data that are images, grey or in "
+            "colours; try sample_every=0"
+        )
     if options.tensorboard:
         summary_writer()  # is there one?
     run = _Run(network, process, train, held_out, options, folder, callback)
@@ -269,9 +271,8 @@ class _Run:
         from kodm_lite.pictures import write_grid  # here, because it takes a second
 
         shape, seeds = (PICTURES, *self.data.theta.shape[1:]), range(PICTURES)
-        network = self.learner.average
-        assert isinstance(self.process, KuramotoProcess), "only images have pictures"
-        theta = sample(network, self.process, shape, steps=PICTURE_STEPS, seeds=seeds, device=self.device)
+        options = {"scale": self.data.scale, "steps": PICTURE_STEPS, "seeds": seeds, "device": self.device}
+        theta = draw(self.learner.average, self.process, shape, **options)
         write_grid(self.folder / "samples" / f"step_{self.step:06d}.png", theta, self.data.scale)
 
     def save(self) -> None:

@@ -112,6 +112,12 @@ class TrainingOptions:
                 f"draws, weighting: got {self.draws} and {self.weighting!r}, expected 1 and 'target' with the "
                 "mean-field objective, which has no transitions to draw or weigh; try objective='transition'"
             )
+        unused = [name for name in _OF_PHASES if getattr(self, name) != type(self).__dataclass_fields__[name].default]
+        if self.objective == "noise" and unused:
+            raise ValueError(
+                f"{', '.join(unused)}: got a value, expected none with the objective 'noise', which has no use for it; "
+                "try to leave it out"
+            )
         if self.batch_size % self.shards:
             raise ValueError(
                 f"batch_size: got {self.batch_size}, expected a multiple of the {self.shards} shards; "
@@ -151,6 +157,7 @@ class TrainingOptions:
         return replace(self, shards=shards)
 
 
+_OF_PHASES = ("draws", "weighting", "simulation_steps", "collective_weight")
 _COUNTS = ("steps", "batch_size", "shards", "draws", "simulation_steps")
 _COUNTS_OR_NONE = ("warmup", "seed", "save_every", "validate_every", "sample_every", "log_every")
 _CHOICES = {
@@ -181,6 +188,8 @@ def check_examples(name: str, data: Tensor | PhaseData, network: nn.Module, proc
     if not isinstance(data, PhaseData):
         data = PhaseData(data, None, (), 0.9, "a tensor")
     process.validate(data.theta, name)
+    if isinstance(process, EuclideanDiffusion):
+        process.check_forgotten(data.theta, name)
     if any(getattr(part, "process", process) != process for part in network.modules()):
         raise ValueError(
             "process: got another one than the network's, expected the same; try to build it with this one"

@@ -91,7 +91,7 @@ def photographs(tmp_path_factory):
 @pytest.fixture
 def tiny_recipes(monkeypatch):
     """Recipes with a network that trains in no time."""
-    monkeypatch.setitem(recipes.SIZES, "small", TINY)
+    monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
 
 
 def train_folder(photographs, out, *options):
@@ -166,7 +166,7 @@ def test_the_recipes():
     assert one.coupling == kodm_lite.GlobalCoupling() and local.coupling == LocalCoupling(4, "reflect")
     assert one.folder != local.folder
     assert one.training == local.training == recipes.recommended_options()
-    assert set(get_args(get_type_hints(recipes.Recipe)["network"])) == set(SIZES)
+    assert set(get_args(get_type_hints(recipes.ImageRecipe)["network"])) == set(SIZES)
     data, validation = one.data()
     assert data.theta.shape == (32768, 1, 32, 32) and validation.theta.shape == (512, 1, 32, 32)
     assert not (validation.theta[:, None, :, :4, :4] == data.theta[None, :50, :, :4, :4]).flatten(2).all(2).any()
@@ -438,7 +438,7 @@ def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
 
 
 def test_what_cannot_be_written_fails_before_sampling(capsys, grey, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "sample", lambda *args, **options: pytest.fail("sampled"))
+    monkeypatch.setattr(cli, "draw", lambda *args, **options: pytest.fail("sampled"))
     (tmp_path / "file").touch()
     fails(capsys, ["sample", grey, "--out", tmp_path / "file" / "a.png"], f"{tmp_path / 'file'} cannot be written")
     fails(capsys, ["sample", grey, "--out", tmp_path / "file"], "got the file")
@@ -470,7 +470,7 @@ def test_ctrl_c_and_lack_of_memory_while_sampling(capsys, grey, tmp_path, monkey
         def stop(*args, error=error, **options):
             raise error
 
-        monkeypatch.setattr(cli, "sample", stop)
+        monkeypatch.setattr(cli, "draw", stop)
         assert cli.main(words) == status
         err = capsys.readouterr().err
         assert (err == "") == (status == 130)

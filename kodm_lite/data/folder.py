@@ -6,6 +6,7 @@ import hashlib
 import os
 import unicodedata
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
@@ -37,6 +38,8 @@ def image_folder(
     seed: int = 0,
     test_share: float = 0.1,
     skip_broken: bool = False,
+    group: Callable[[str], str] | None = None,
+    label: Callable[[str], str] | None = None,
 ) -> PhaseData:
     """Square images from the files of a folder and of its sub-folders, as phases in [-0.9 pi, 0.9 pi].
 
@@ -52,7 +55,8 @@ def image_folder(
     An image is in the test split if a hash of its name within the folder says so: neither ``seed`` nor other files
     matter, so that added files move no image from one split to the other.  The exception are folders so small that one
     of the splits would be empty: there it gets the image whose hash comes nearest.  A copy under another name can land
-    in the other split.
+    in the other split.  With ``group``, images of one group, such as all prints of one person, stay together: it is the
+    group's name that is hashed.
 
     Args:
         path: the folder.
@@ -63,6 +67,9 @@ def image_folder(
         seed: integer that decides where crops are cut.
         test_share: expected share of the images in the test split, between 0 and 1.
         skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
+        group: function from the name of a file within the folder, with slashes, to that of its group; None makes each
+            image its own group.
+        label: function from the name of a file within the folder to that of its class; None takes the sub-folder.
 
     Returns:
         :class:`PhaseData` with theta (n, channels, size, size); crops of one image follow each other.
@@ -82,8 +89,8 @@ def image_folder(
     _check_options(size, split, channels, crops, test_share)
     folder = Path(path).expanduser()
     files = _image_files(folder)
-    classes = _classes(folder, files)
-    chosen = _split(files, split, test_share)
+    classes = sorted({label(name) for name in files}) if label else _classes(folder, files)
+    chosen = _split({name: group(name) if group else name for name in files}, split, test_share)
     images, labels, broken = [], [], []
     for name in tqdm(chosen, desc="images", unit="file", delay=2):
         try:
@@ -93,7 +100,8 @@ def image_folder(
             continue
         squares = [_resized(image, size)] if crops is None else _random_crops(image, size, crops, name, seed)
         images.extend(squares)
-        labels.extend([classes.index(name.split("/")[0])] * len(squares) if classes else [])
+        found = label(name) if label else name.split("/")[0]
+        labels.extend([classes.index(found)] * len(squares) if classes else [])
     _report(broken, len(chosen), skip_broken)
     return PhaseData(
         theta=image_to_phase(torch.stack(images) * 2 - 1, _SCALE),
@@ -149,17 +157,20 @@ def _classes(folder: Path, files: list[str]) -> list[str]:
     return [] if beside else sorted({name.split("/")[0] for name in files})
 
 
-def _split(files: list[str], split: str, test_share: float) -> list[str]:
+def _split(groups: dict[str, str], split: str, test_share: float) -> list[str]:
+    """Names of the images of a split; ``groups`` holds the group of each image."""
     if split == "all":
-        return files
-    if len(files) == 1 and split == "test":
-        raise ValueError(f"split: got 'test' for one image, {files[0]}, expected at least 2 images; try split='all'")
-    position = {name: _hash(name) / 2**64 for name in files}
-    ordered = sorted(files, key=position.__getitem__)
-    in_test = sum(position[name] < test_share for name in files)
-    in_test = min(max(in_test, 1), len(files) - 1)
+        return list(groups)
+    position = {group: _hash(group) / 2**64 for group in groups.values()}
+    if len(position) == 1 and split == "test":
+        raise ValueError(
+            f"split: got 'test' for one image or group, {next(iter(position))}, expected at least 2; try split='all'"
+        )
+    ordered = sorted(position, key=position.__getitem__)
+    in_test = sum(place < test_share for place in position.values())
+    in_test = min(max(in_test, 1), len(position) - 1)
     test = set(ordered[:in_test])
-    return [name for name in files if (name in test) == (split == "test")]
+    return [name for name, group in groups.items() if (group in test) == (split == "test")]
 
 
 def _hash(text: str) -> int:

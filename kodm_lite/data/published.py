@@ -1,0 +1,350 @@
+"""The data sets of the published experiments, which everyone downloads by hand: where they are, and how to read them.
+
+Nothing here is downloaded, since each has terms of its own: ``instructions(name)`` says what to fetch from where,
+``check(name, path)`` whether it arrived whole, and a function for each data set reads it.
+
+Source of the choices: arXiv 2509.15328, experiments, and the code published with it, "the published code" below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+from kodm_lite.data.folder import SUFFIXES, _listed, image_folder
+from kodm_lite.data.protocol import PhaseData
+
+__all__ = ["SOURCES", "Source", "brodatz", "check", "ground_terrain", "instructions", "socofing"]
+
+_TEST_SHARE = 0.2  # as in the published code
+_PRINT = re.compile(r"(\d+)__[MF]_(left|right)_(thumb|index|middle|ring|little)_finger\.bmp", re.IGNORECASE)
+_PLATE = re.compile(r"D0*(\d+)\.\w+", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a published data set comes from.
+
+    Args:
+        name: key in ``SOURCES``, and name of the function that reads it.
+        title: its full name.
+        url: page to download it from.
+        licence: on what terms it can be used.
+        expects: what the folder holds once it is unpacked.
+        bytes: size of the archive, None if it is not known.
+        md5: its MD5 sum, None if it is not known.
+    """
+
+    name: str
+    title: str
+    url: str
+    licence: str
+    expects: str
+    bytes: int | None = None
+    md5: str | None = None
+
+
+_ALL = (
+    Source(
+        name="brodatz",
+        title="Brodatz textures, photographs D1 to D112 (Brodatz 1966)",
+        url="https://multibandtexture.recherche.usherbrooke.ca/original_brodatz.html",
+        licence="not stated; the photographs are those of a book under copyright (Dover 1966)",
+        expects="112 images with names like D1.gif",
+    ),
+    Source(
+        name="cifar10",
+        title="CIFAR-10, binary version cifar-10-binary.tar.gz (Krizhevsky 2009)",
+        url="https://www.cs.toronto.edu/~kriz/cifar.html",
+        licence="not stated; the authors ask to cite Krizhevsky 2009",
+        expects="data_batch_1.bin to data_batch_5.bin and test_batch.bin, each of 30,730,000 bytes",
+        bytes=170_052_171,
+        md5="c32a1d4ab5d03f1284b67883e8d87530",
+    ),
+    Source(
+        name="ground_terrain",
+        title="Ground Terrain in Outdoor Scenes, GTOS (Xue et al. 2017)",
+        url="https://github.com/jiaxue-ai/pytorch-material-classification",
+        licence="not stated",
+        expects="one sub-folder of images for each material",
+    ),
+    Source(
+        name="socofing",
+        title="Sokoto Coventry Fingerprint Dataset, SOCOFing (Shehu et al. 2018)",
+        url="https://www.kaggle.com/datasets/ruizgara/socofing",
+        licence="non-commercial research",
+        expects="the folder Real with 6000 files like 100__M_Left_index_finger.BMP",
+    ),
+)
+
+SOURCES = {source.name: source for source in _ALL}
+
+# What check() counts: patterns of names within the folder; the number of files and the bytes of each, None if unknown.
+_FILES: dict[str, tuple[tuple[str, int | None, int | None], ...]] = {
+    "brodatz": (("[Dd][0-9]*.*", 112, None),),
+    "cifar10": (("data_batch_[1-5].bin", 5, 30_730_000), ("test_batch.bin", 1, 30_730_000)),
+    "ground_terrain": (("*/*.*", None, None),),
+    "socofing": (("Real/*.[Bb][Mm][Pp]", 6000, None),),
+}
+
+
+def instructions(name: str) -> str:
+    """What to download, from where, where to put it, and how it is checked.
+
+    Args:
+        name: a key of ``SOURCES``.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> print(instructions("socofing"))
+    Sokoto Coventry Fingerprint Dataset, SOCOFing (Shehu et al. 2018)
+    1. Download it from https://www.kaggle.com/datasets/ruizgara/socofing (licence: non-commercial research).
+    2. Unpack it anywhere. Its path is that of the folder that holds the folder Real with 6000 files like ...
+    3. kodm_lite.data.check("socofing", path) counts the files; no checksum is known.
+    4. kodm_lite.data.socofing(path) reads it.
+    """
+    source = _source(name)
+    packed = " or leave it packed. Its path is that of the archive, or" if source.md5 else ". Its path is that"
+    checked = f"compares {source.bytes:,} bytes and MD5 {source.md5}" if source.md5 else "counts the files; no checksum"
+    return "\n".join(
+        [
+            source.title,
+            f"1. Download it from {source.url} (licence: {source.licence}).",
+            f"2. Unpack it anywhere{packed} of the folder that holds {source.expects}.",
+            f'3. kodm_lite.data.check("{name}", path) {checked}{"" if source.md5 else " is known"}.',
+            f"4. kodm_lite.data.{name}(path) reads it.",
+        ]
+    )
+
+
+def check(name: str, path: str | os.PathLike[str]) -> str:
+    """Whether a downloaded data set is whole, as far as that is known: number and size of its files, size and MD5 sum.
+
+    Args:
+        name: a key of ``SOURCES``.
+        path: its archive or its folder.
+
+    Returns:
+        What was found right, in a sentence.
+
+    Raises:
+        ValueError: an unknown name, no such path, and all that is not as expected.
+    """
+    source = _source(name)
+    place = Path(path).expanduser()
+    if place.is_file():
+        return _check_archive(source, place)
+    folder = _folder(source, place)
+    wrong, right = [], []
+    for pattern, number, size in _FILES[name]:
+        files = _matching(folder, pattern)
+        if number is not None and len(files) != number:
+            wrong.append(f"{len(files)} files {pattern}, expected {number}")
+        odd = [file.name for file in files if size is not None and file.stat().st_size != size]
+        if odd:
+            wrong.append(f"another size of {_listed(odd)}, expected {size:,} bytes")
+        right.append(f"{len(files)} files {pattern}")
+    if wrong:
+        raise ValueError(f"path: got {folder} with {'; '.join(wrong)}; try to download it again.\n{instructions(name)}")
+    return f"{name}: {', '.join(right)} in {folder}"
+
+
+def socofing(
+    path: str | os.PathLike[str],
+    size: Literal[64, 96] = 64,
+    split: Literal["train", "test", "all"] = "train",
+    skip_broken: bool = False,
+) -> PhaseData:
+    """The real (unaltered) fingerprints of SOCOFing, as phases in [-0.9 pi, 0.9 pi].
+
+    A print has 96 x 103 pixels.  Its centred 96 x 96 pixels are kept, 3 rows fewer above and 4 below: at size 96 they
+    are the file's own values, at size 64 they are resized with antialiasing.  The published code squeezes the whole
+    print into 96 x 96 pixels instead, which makes ridges 7 % denser in one direction, and divides files at random,
+    which shows other fingers of the test's persons in training.  Here all prints of a person are in the same split, by
+    a hash of the person's number; the test split gets a fifth of the persons.
+
+    Args:
+        path: the folder that holds ``Real``, or the one that it lies in.
+        size: 64 or 96 pixels.
+        split: "train", "test" or "all".
+        skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
+
+    Returns:
+        :class:`PhaseData` with theta (n, 1, size, size); labels are the fingers, "left index" to "right thumb".
+
+    Raises:
+        ValueError: no such folder, with the instructions; files with another kind of name; files that cannot be read;
+            an unknown size or split.
+
+    Source: Shehu et al. 2018, arXiv 1807.10609.
+    """
+    if size not in (64, 96):
+        raise ValueError(f"size: got {size!r}, expected 64 or 96 pixels; try size=64")
+    source = SOURCES["socofing"]
+    folder = _folder(source, Path(path).expanduser()) / "Real"
+    data = image_folder(
+        folder,
+        size,
+        split,
+        test_share=_TEST_SHARE,
+        skip_broken=skip_broken,
+        group=lambda name: _finger(name)[0],
+        label=lambda name: _finger(name)[1],
+    )
+    return _cited(data, source)
+
+
+def brodatz(
+    path: str | os.PathLike[str],
+    size: int = 32,
+    split: Literal["train", "test", "all"] = "train",
+    crops: int | None = 20,
+    seed: int = 0,
+    skip_broken: bool = False,
+) -> PhaseData:
+    """Crops of the 112 photographs of Brodatz, as phases in [-0.9 pi, 0.9 pi].
+
+    The test split gets a fifth of the photographs, which are other textures than those of the training split.  The
+    published code divides textures by files too, and resizes each to 32 x 32 pixels, as ``crops=None`` does.
+
+    Args:
+        path: the folder with the images D1 to D112.
+        size: side of the images in pixels, at least 4.
+        split: "train", "test" or "all".
+        crops: number of random crops of each photograph, in its own resolution; None resizes the photographs instead.
+        seed: integer that decides where crops are cut.
+        skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
+
+    Returns:
+        :class:`PhaseData` with theta (n, 1, size, size); labels are the photographs, "D1" to "D112".
+
+    Raises:
+        ValueError: no such folder, with the instructions; images with other names; files that cannot be read; options
+            out of range.
+
+    Source: Brodatz 1966, Textures: a photographic album for artists and designers.
+    """
+    source = SOURCES["brodatz"]
+    data = image_folder(
+        _folder(source, Path(path).expanduser()),
+        size,
+        split,
+        crops=crops,
+        seed=seed,
+        test_share=_TEST_SHARE,
+        skip_broken=skip_broken,
+        group=_plate,
+        label=_plate,
+    )
+    return _cited(data, source)
+
+
+def ground_terrain(
+    path: str | os.PathLike[str],
+    size: int = 32,
+    split: Literal["train", "test", "all"] = "train",
+    crops: int | None = None,
+    seed: int = 0,
+    skip_broken: bool = False,
+) -> PhaseData:
+    """Photographs of the ground, such as asphalt, grass or sand, as phases in [-0.9 pi, 0.9 pi].
+
+    The sub-folders of ``path`` are the classes.  GTOS is the likeliest source of the published ground terrain, but the
+    published code names none; this reads any folder of that kind.  A fifth of the photographs, by a hash of their
+    names, are the test split: two photographs of the same place can be in different ones.  Where the authors' own split
+    is wanted, read its folders with ``split="all"``.
+
+    Args:
+        path: the folder with one sub-folder for each material.
+        size: side of the images in pixels, at least 4.
+        split: "train", "test" or "all".
+        crops: number of random crops of each photograph, in its own resolution; None resizes the photographs instead.
+        seed: integer that decides where crops are cut.
+        skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
+
+    Returns:
+        :class:`PhaseData` with theta (n, 1, size, size); labels are the sub-folders.
+
+    Raises:
+        ValueError: no such folder or no sub-folders, with the instructions; files that cannot be read; options out of
+            range.
+
+    Source: Xue, Zhang, Dana and Nishino 2017, Differential angular imaging for material recognition.
+    """
+    source = SOURCES["ground_terrain"]
+    data = image_folder(
+        _folder(source, Path(path).expanduser()),
+        size,
+        split,
+        crops=crops,
+        seed=seed,
+        test_share=_TEST_SHARE,
+        skip_broken=skip_broken,
+    )
+    return _cited(data, source)
+
+
+def _source(name: str) -> Source:
+    if name not in SOURCES:
+        raise ValueError(f"name: got {name!r}, expected one of {', '.join(SOURCES)}; try name='socofing'")
+    return SOURCES[name]
+
+
+def _folder(source: Source, place: Path) -> Path:
+    """The folder that holds the expected files: the given one, or one in it, as archives are often packed."""
+    if place.is_dir():
+        for folder in (place, *sorted(inner for inner in place.iterdir() if inner.is_dir())):
+            if any(_matching(folder, pattern) for pattern, _, _ in _FILES[source.name]):
+                return folder
+    problem = f"{place} without these files" if place.is_dir() else f"{place}, which is no folder"
+    raise ValueError(f"path: got {problem}, expected {source.expects}; try the following.\n{instructions(source.name)}")
+
+
+def _matching(folder: Path, pattern: str) -> list[Path]:
+    files = (file for file in folder.glob(pattern) if file.is_file() and not file.name.startswith("."))
+    return sorted(file for file in files if file.suffix.lower() in (*SUFFIXES, ".bin"))
+
+
+def _check_archive(source: Source, archive: Path) -> str:
+    if source.md5 is None:
+        raise ValueError(
+            f"path: got the file {archive}, expected a folder, since no checksum of the archive is known; "
+            f"try to unpack it.\n{instructions(source.name)}"
+        )
+    size = archive.stat().st_size
+    with archive.open("rb") as opened:
+        md5 = hashlib.file_digest(opened, "md5").hexdigest()
+    if (size, md5) != (source.bytes, source.md5):
+        raise ValueError(
+            f"path: got {archive} with {size:,} bytes and MD5 {md5}, expected {source.bytes:,} bytes and MD5 "
+            f"{source.md5}; try to download it again.\n{instructions(source.name)}"
+        )
+    return f"{source.name}: {size:,} bytes with MD5 {md5} in {archive}"
+
+
+def _finger(name: str) -> tuple[str, str]:
+    """Number of the person and name of the finger, from the name of a file."""
+    found = _PRINT.fullmatch(name)
+    if not found:
+        raise ValueError(
+            f"path: got the file {name} in Real, expected names like 100__M_Left_index_finger.BMP; "
+            "try to move it elsewhere: altered prints, for instance, are no real ones"
+        )
+    return str(int(found[1])), f"{found[2]} {found[3]}".lower()
+
+
+def _plate(name: str) -> str:
+    """The photograph, from the name of a file."""
+    found = _PLATE.fullmatch(name)
+    if not found or not 1 <= int(found[1]) <= 112:
+        raise ValueError(f"path: got the image {name}, expected D1 to D112, such as D1.gif; try to move it elsewhere")
+    return f"D{int(found[1])}"
+
+
+def _cited(data: PhaseData, source: Source) -> PhaseData:
+    return replace(data, source=f"{source.title}, {data.source}", licence=source.licence)

@@ -1,0 +1,56 @@
+"""Samples of any model, whatever it is a model of: phases, images as numbers, coefficients on the sphere."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from torch import Tensor
+
+from kodm_lite.circular import wrap
+from kodm_lite.euclidean import sample_euclidean
+from kodm_lite.guidance import guided
+from kodm_lite.models import Process
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.samplers import Calibration, sample
+
+__all__ = ["draw"]
+
+
+def draw(
+    network: Any,
+    process: Process,
+    shape: tuple[int, ...],
+    *,
+    scale: float = 0.9,
+    calibration: Calibration | None = None,
+    label: int | None = None,
+    guidance: float = 1.0,
+    **options: Any,
+) -> Tensor:
+    """Samples of a network by the sampler of its process.
+
+    Args:
+        network: the score of a Kuramoto process, or the noise that a Euclidean diffusion predicts.
+        process: the forward process.
+        shape: (B, ...).
+        scale: of :func:`kodm_lite.image_to_phase`: images of a Euclidean diffusion end at black and white.
+        calibration: for those samplers of a Kuramoto process that need one.
+        label: class of the samples; None for all classes.
+        guidance: weight of :func:`kodm_lite.guidance.guided`, with a label.
+        options: steps, method, seeds and so on, of :func:`kodm_lite.sample` or
+            :func:`kodm_lite.euclidean.sample_euclidean`.
+
+    Returns:
+        Phases of the given shape, radians in [-pi, pi), or coefficients on the sphere.
+
+    Raises:
+        ValueError, FloatingPointError: see the samplers.
+    """
+    field = network if label is None else guided(network, label, guidance)
+    if isinstance(process, KuramotoProcess):
+        return sample(field, process, shape, calibration=calibration, **options)
+    x = sample_euclidean(field, process, shape, **options)
+    if len(shape) == 2:  # coefficients, which are no angles
+        return x
+    return wrap(x.clamp(-scale * math.pi, scale * math.pi))

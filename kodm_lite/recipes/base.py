@@ -1,0 +1,160 @@
+"""What every training is made of, and how it runs."""
+
+from __future__ import annotations
+
+import os
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+
+from kodm_lite import checkpoints
+from kodm_lite.data import PhaseData
+from kodm_lite.models import Network, Process
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.samplers import Calibration, calibrate
+from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
+
+__all__ = ["Prepared", "Recipe", "prepare", "train"]
+
+CALIBRATION_IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(ABC):
+    """What all trainings have in common.
+
+    Args:
+        resume: go on from the state in the folder if there is one; otherwise replace what is there.
+        training: how the weights are found.
+    """
+
+    resume: bool = True
+    training: TrainingOptions = field(default_factory=TrainingOptions)
+
+    @property
+    @abstractmethod
+    def folder(self) -> Path:
+        """Where the model, the state, the log and the pictures of the training lie."""
+
+    @property
+    def options(self) -> TrainingOptions:
+        """The options of the training, made to fit the process."""
+        return self.training
+
+    @abstractmethod
+    def check(self) -> None:
+        """Refuse options that do not fit together, before data are read, which may take minutes.
+
+        Raises:
+            ValueError: says which.
+        """
+
+    @abstractmethod
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        """What to learn from, and what to measure on."""
+
+    @abstractmethod
+    def build(self, data: PhaseData) -> tuple[Network, Process]:
+        """A network to start from, whose random numbers are torch's global ones, and the process."""
+
+    def facts(self, data: PhaseData) -> dict[str, Any]:
+        """What the card of the model tells of its recipe."""
+        return {
+            "name": self.folder.name,
+            "start": "random weights",
+            "licence": data.licence,
+            "classes": [],
+            "seed": self.training.seed,
+            "cores": os.cpu_count(),
+        }
+
+
+class Prepared(NamedTuple):
+    """A training that can begin: everything in it fits together.
+
+    Args:
+        recipe: where it comes from.
+        network: where to start, with weights from the recipe's seed.
+        process: its forward process.
+        data: what to learn from.
+        validation: what to measure on, or None.
+    """
+
+    recipe: Recipe
+    network: Network
+    process: Process
+    data: PhaseData
+    validation: PhaseData | None
+
+    @property
+    def model_file(self) -> Path:
+        return self.recipe.folder / "model.safetensors"
+
+
+def prepare(recipe: Recipe) -> Prepared:
+    """Read or make the data of a recipe, and make a network for them.
+
+    Raises:
+        ValueError: options or images that do not fit together.
+    """
+    recipe.check()
+    data, validation = recipe.data()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.training.seed)
+        network, process = recipe.build(data)
+    return Prepared(recipe, network, process, data, validation)
+
+
+def train(prepared: Prepared, progress: bool = True) -> None:
+    """Train, or go on where a training was left, and complete the model's file for every way of sampling.
+
+    Args:
+        prepared: by :func:`prepare`.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError: options that do not fit what is in the folder; before any work.
+        TrainingInterrupted: after Ctrl-C, with everything saved.
+        FloatingPointError, OSError: see :func:`kodm_lite.training.fit`.
+    """
+    recipe, network, process, data, validation = prepared
+    facts = recipe.facts(data)
+    try:
+        trained = fit(
+            network,
+            process,
+            data,
+            recipe.options,
+            validation=validation,
+            out=recipe.folder,
+            resume=recipe.resume,
+            progress=progress,
+        )
+    except TrainingInterrupted:
+        if _cluster().is_main_process:
+            _complete(prepared.model_file, facts, None)
+        raise
+    if _cluster().is_main_process:
+        calibration = None
+        if isinstance(process, KuramotoProcess):  # the other samplers need none
+            device = _cluster().device
+            examples = data.theta[:CALIBRATION_IMAGES].to(device)
+            generator = torch.Generator(device).manual_seed(recipe.training.seed)
+            calibration = calibrate(trained.to(device), process, examples, generator=generator)
+        _complete(prepared.model_file, facts, calibration)
+
+
+def _cluster() -> Any:
+    """The device of the training that was, and this process among the others."""
+    from accelerate import PartialState  # type: ignore[import-untyped]  # here, because it takes a second
+
+    return PartialState()
+
+
+def _complete(path: Path, facts: dict[str, Any], calibration: Calibration | None) -> None:
+    """Add to a model's file what the training does not know of it."""
+    model = checkpoints.load(path)
+    checkpoints.save(path, model._replace(calibration=calibration, card={**facts, **model.card}))

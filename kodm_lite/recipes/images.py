@@ -1,0 +1,313 @@
+"""Trainings on images: those that ship or are made on the spot, published ones, and one's own."""
+
+from __future__ import annotations
+
+import math
+from abc import abstractmethod
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from tyro.conf import Positional
+
+from kodm_lite import checkpoints
+from kodm_lite.data import PhaseData, cifar10, digits, fingerprints, image_folder, terrain_aspect, textures
+from kodm_lite.euclidean import VariancePreserving, WhiteNoise
+from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling
+from kodm_lite.models import Network, Process
+from kodm_lite.networks import SIZES, EuclideanUNet, PeriodicUNet, describe
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.recipes.base import Recipe
+from kodm_lite.training import TrainingOptions
+
+__all__ = [
+    "CifarRecipe",
+    "DigitsRecipe",
+    "FingerprintRecipe",
+    "FolderRecipe",
+    "ImageRecipe",
+    "TerrainRecipe",
+    "TextureRecipe",
+    "recommended_options",
+]
+
+TEXTURE_SIZE, TEXTURE_CROPS, TEXTURE_VALIDATION_CROPS = 32, 32768, 512
+VALIDATION_SEED = 99  # of crops to measure on
+
+
+def recommended_options() -> TrainingOptions:
+    """What trains well on small images of textures."""
+    return TrainingOptions(
+        objective="mean_field", steps=7500, batch_size=32, learning_rate=1.5e-3, precision="bf16", ema=0.999
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageRecipe(Recipe):
+    """What all trainings on images have in common.
+
+    Args:
+        network: size of the network: about 1, 1, 8 or 35 million parameters; coarse, for smooth images from 64 x 64
+            pixels, sees four pixels as one.
+        diffusion: kuramoto: phases synchronise; euclidean: the baseline, grey values get Gaussian noise, and the
+            network learns that noise whatever the objective.
+        radius: pixels feel the box of this half width around them; by default the whole image.
+        classes: learn the classes too, so that kodm-lite sample --class NAME can ask for one.
+        start: begin with the weights of this model, a shipped name or a file, instead of random ones.
+        resume: go on from the state in the folder if there is one; otherwise replace what is there.
+        training: how the weights are found.
+    """
+
+    network: Literal["small", "coarse", "medium", "large"] = "small"
+    diffusion: Literal["kuramoto", "euclidean"] = "kuramoto"
+    radius: int | None = None
+    classes: bool = False
+    start: str | None = None
+    training: TrainingOptions = field(default_factory=recommended_options)
+
+    @property
+    def coupling(self) -> Coupling:
+        """Who feels whom in the forward process."""
+        return GlobalCoupling() if self.radius is None else LocalCoupling(self.radius, "reflect")
+
+    @property
+    def options(self) -> TrainingOptions:
+        return self.training if self.diffusion == "kuramoto" else replace(self.training, objective="noise")
+
+    @property
+    @abstractmethod
+    def side(self) -> int:
+        """Of the images, in pixels."""
+
+    def check(self) -> None:
+        if self.diffusion == "euclidean":
+            _ = self.options  # what the baseline has no use for
+            if self.radius is not None:
+                raise ValueError("radius: got one, expected none for the baseline, whose pixels do not feel each other")
+        process = KuramotoProcess()
+        with torch.device("meta"):  # no memory and no random numbers
+            stride = PeriodicUNet(1, process, **SIZES[self.network]).stride
+        if self.side % stride or self.side < stride:
+            multiple = max(1, round(self.side / stride)) * stride
+            raise ValueError(f"size: got {self.side}, expected a multiple of {stride}; try size={multiple}")
+
+    def build(self, data: PhaseData) -> tuple[Network, Process]:
+        if self.classes and data.labels is None:
+            raise ValueError("classes: got images without classes, expected a sub-folder for each; try classes=False")
+        shape, classes = tuple(data.theta.shape[1:]), len(data.names) if self.classes else None
+        process: Process
+        network: PeriodicUNet | EuclideanUNet
+        if self.diffusion == "kuramoto":
+            process = KuramotoProcess.for_shape(shape, coupling=self.coupling)
+            network = PeriodicUNet(shape[0], process, **SIZES[self.network], classes=classes)
+        else:
+            process = VariancePreserving(WhiteNoise(shape, data.scale * math.pi))  # of grey values: 1
+            network = EuclideanUNet(shape[0], process, **SIZES[self.network], classes=classes)
+        if self.start is not None:
+            _copy_weights(self.start, network)
+        return network, process
+
+    def facts(self, data: PhaseData) -> dict[str, Any]:
+        more = {"start": self.start or "random weights", "classes": list(data.names) if self.classes else []}
+        return {**super().facts(data), **more}
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextureRecipe(ImageRecipe):
+    """Brick, grass and gravel, 32 x 32, grey.
+
+    Args:
+        out: folder for the model, the state, the log and pictures.
+    """
+
+    out: Path = Path("runs/textures-32")
+
+    @property
+    def folder(self) -> Path:
+        return self.out
+
+    @property
+    def side(self) -> int:
+        return TEXTURE_SIZE
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        """Other crops of the same photographs to measure on."""
+        return (
+            textures(TEXTURE_SIZE, "train", n=TEXTURE_CROPS, seed=1),
+            textures(TEXTURE_SIZE, "train", n=TEXTURE_VALIDATION_CROPS, seed=VALIDATION_SEED),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class FingerprintRecipe(ImageRecipe):
+    """Fingerprints made on the spot: arches, loops and whorls.
+
+    Args:
+        size: side of the images in pixels, a multiple of 8.
+        period: from ridge to ridge in pixels.
+        kind: ridges: as ink shows them; orientation: twice the angle of the ridges, at every pixel.
+        prints: number of fingers to learn from.
+        out: folder for the model, the state, the log and pictures.
+    """
+
+    size: int = 64
+    period: float = 9.0
+    network: Literal["small", "coarse", "medium", "large"] = "coarse"
+    kind: Literal["ridges", "orientation"] = "ridges"
+    prints: int = 8192
+    classes: bool = True
+    out: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path(f"runs/{'fingerprints' if self.kind == 'ridges' else 'orientations'}-{self.size}")
+
+    @property
+    def side(self) -> int:
+        return self.size
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        """Other fingers to measure on."""
+        return (
+            fingerprints(self.size, "train", self.prints, kind=self.kind, period=self.period),
+            fingerprints(self.size, "test", min(512, self.prints), kind=self.kind, period=self.period),
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class DigitsRecipe(ImageRecipe):
+    """Handwritten digits of scikit-learn, 16 x 16, grey.
+
+    Args:
+        out: folder for the model, the state, the log and pictures.
+    """
+
+    classes: bool = True
+    out: Path = Path("runs/digits-16")
+
+    @property
+    def folder(self) -> Path:
+        return self.out
+
+    @property
+    def side(self) -> int:
+        return 16
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        """Other digits to measure on."""
+        return digits("train", 16), digits("test", 16)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TerrainRecipe(ImageRecipe):
+    """Directions in which the ground falls, of a real map, 32 x 32: angles from the start.
+
+    Args:
+        crops: number of pieces of the map to learn from.
+        out: folder for the model, the state, the log and pictures.
+    """
+
+    crops: int = 32768
+    out: Path = Path("runs/terrain-32")
+
+    @property
+    def folder(self) -> Path:
+        return self.out
+
+    @property
+    def side(self) -> int:
+        return 32
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        """Pieces of another part of the map to measure on."""
+        return terrain_aspect(32, "train", self.crops, seed=1), terrain_aspect(32, "test", 512, seed=VALIDATION_SEED)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CifarRecipe(ImageRecipe):
+    """CIFAR-10, 32 x 32, in colours; kodm-lite data cifar10 says where to get it.
+
+    Args:
+        path: folder with the binary version, or its archive.
+        out: folder for the model, the state, the log and pictures.
+    """
+
+    path: Positional[Path]
+    out: Path = Path("runs/cifar10")
+
+    @property
+    def folder(self) -> Path:
+        return self.out
+
+    @property
+    def side(self) -> int:
+        return 32
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        """The test images to measure on."""
+        return cifar10(self.path, "train"), cifar10(self.path, "test")
+
+
+@dataclass(frozen=True, kw_only=True)
+class FolderRecipe(ImageRecipe):
+    """One's own images.
+
+    Args:
+        path: folder with images, or with one sub-folder of images for each class.
+        size: side of the images in pixels, a multiple of 8.
+        channels: 1: grey; 3: red, green and blue.
+        crops: cut this many squares at random places out of each image; by default each is resized.
+        test_share: share of the images to measure on and not to learn from; 0: none.
+        skip_broken: leave out files that cannot be read, which otherwise end the command.
+        out: folder for the model, the state, the log and pictures; by default runs/ and the name of the images' folder.
+    """
+
+    path: Positional[Path]
+    size: int = 32
+    channels: Literal[1, 3] = 1
+    crops: int | None = None
+    test_share: float = 0.1
+    skip_broken: bool = False
+    out: Path | None = None
+
+    @property
+    def folder(self) -> Path:
+        return self.out or Path("runs") / self.path.expanduser().absolute().name
+
+    @property
+    def side(self) -> int:
+        return self.size
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        def images(split: Literal["train", "test", "all"], share: float) -> PhaseData:
+            return image_folder(
+                self.path,
+                self.size,
+                split,
+                self.channels,
+                self.crops,
+                seed=self.training.seed,
+                test_share=share,
+                skip_broken=self.skip_broken,
+            )
+
+        if self.test_share == 0:
+            return images("all", 0.1), None
+        train_images = images("train", self.test_share)
+        try:
+            return train_images, images("test", self.test_share)
+        except ValueError as error:
+            if str(error).startswith("split:"):  # one photograph is enough to learn from its crops
+                raise ValueError("test_share: got one image, expected at least 2; try test_share=0") from error
+            raise
+
+
+def _copy_weights(name_or_path: str, network: PeriodicUNet | EuclideanUNet) -> None:
+    other = checkpoints.load(checkpoints.find(name_or_path)).network
+    if describe(other) != describe(network):
+        raise ValueError(
+            f"start: got a network {describe(other)}, expected {describe(network)}; try the same size, channels and "
+            "classes as that model has"
+        )
+    network.load_state_dict(other.state_dict())
