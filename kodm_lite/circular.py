@@ -147,7 +147,8 @@ def validate_phases(theta: Tensor, name: str = "theta") -> None:
         raise ValueError(
             f"{name}: got an empty tensor of shape {tuple(theta.shape)}, expected at least one phase; try another batch"
         )
-    largest = float(theta.detach().abs().max())  # NaN and infinity survive max
+    # No copies, as data may be larger than the memory; NaN and infinity survive.
+    largest = max(abs(float(extreme)) for extreme in torch.aminmax(theta.detach()))
     if not math.isfinite(largest):
         raise ValueError(
             f"{name}: got NaN or infinity, expected finite phases; try torch.isfinite({name}) to find them"

@@ -35,6 +35,7 @@ __all__ = ["OBJECTIVES", "Batch", "Batches", "Examples", "Learner", "TrainingOpt
 
 Process = KuramotoProcess | EuclideanDiffusion
 
+RESIDENT_BYTES = 2**32  # of data that a GPU holds all the time; images of larger sets come batch by batch
 NO_LABEL = 0.1  # share of images whose label is left out, so that the network also learns to do without
 ORDER, BATCH, NOISE, HELD_OUT = range(4)  # what random numbers are for: streams that never meet
 
@@ -232,11 +233,12 @@ class Batch(NamedTuple):
 
 
 class Batches:
-    """The images, labels, times and noise of every step; data stay on ``device``."""
+    """The images, labels, times and noise of every step; data that are not too large stay on ``device``."""
 
     def __init__(self, data: Examples, options: TrainingOptions, device: torch.device):
-        self.theta, self.labels = data.theta.to(device), data.labels
-        self.options = options
+        small = data.theta.nbytes <= RESIDENT_BYTES
+        self.theta, self.labels = data.theta.to(device) if small else data.theta, data.labels
+        self.options, self.device = options, device
 
     def shard(self, step: int, shard: int) -> Batch:
         """Every ``shards``-th image of the batch, so that each shard has times from all of (0, 1]."""
@@ -267,11 +269,12 @@ class Batches:
             label = self._send(torch.where(torch.from_numpy(no_label), -1, self.labels[index]))
         # Neighbouring steps and shards must not have neighbouring seeds.
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
-        generator = torch.Generator(self.theta.device).manual_seed(seed)
-        return Batch(self.theta[self._send(index)], label, torch.from_numpy(t).float(), generator)
+        generator = torch.Generator(self.device).manual_seed(seed)
+        theta0 = self._send(self.theta[index.to(self.theta.device, non_blocking=True)])
+        return Batch(theta0, label, torch.from_numpy(t).float(), generator)
 
     def _send(self, x: Tensor) -> Tensor:
-        return x.to(self.theta.device, non_blocking=True)  # a GPU need not be waited for
+        return x.to(self.device, non_blocking=True)  # a GPU need not be waited for
 
 
 @lru_cache(maxsize=4)

@@ -6,16 +6,19 @@ import hashlib
 import os
 import unicodedata
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from kodm_lite.circular import image_to_phase
+from kodm_lite.data.cache import map_cache, write_cache
 from kodm_lite.data.protocol import PhaseData
 
 if TYPE_CHECKING:
@@ -40,6 +43,8 @@ def image_folder(
     skip_broken: bool = False,
     group: Callable[[str], str] | None = None,
     label: Callable[[str], str] | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    workers: int = 0,
 ) -> PhaseData:
     """Square images from the files of a folder and of its sub-folders, as phases in [-0.9 pi, 0.9 pi].
 
@@ -70,6 +75,9 @@ def image_folder(
         group: function from the name of a file within the folder, with slashes, to that of its group; None makes each
             image its own group.
         label: function from the name of a file within the folder to that of its class; None takes the sub-folder.
+        cache: file to keep the images in, 4 bytes a pixel and channel, for more images than fit into memory.  The next
+            call with the same files and options finds them there; one with others is an error.
+        workers: processes that read files at the same time; 0 reads them in this one.
 
     Returns:
         :class:`PhaseData` with theta (n, channels, size, size); crops of one image follow each other.
@@ -91,26 +99,81 @@ def image_folder(
     files = _image_files(folder)
     classes = sorted({label(name) for name in files}) if label else _classes(folder, files)
     chosen = _split({name: group(name) if group else name for name in files}, split, test_share)
-    images, labels, broken = [], [], []
-    for name in tqdm(chosen, desc="images", unit="file", delay=2):
-        try:
-            image = _read(folder / name, channels)
-        except Exception as error:  # damaged files make decoders raise nearly everything
-            broken.append(f"{name} ({type(error).__name__}: {error})")
-            continue
-        squares = [_resized(image, size)] if crops is None else _random_crops(image, size, crops, name, seed)
-        images.extend(squares)
-        found = label(name) if label else name.split("/")[0]
-        labels.extend([classes.index(found)] * len(squares) if classes else [])
-    _report(broken, len(chosen), skip_broken)
+    wanted = _Files(folder, chosen, size, channels, crops, seed)
+    theta, broken = _in_memory(wanted, workers) if cache is None else _on_disk(wanted, workers, Path(cache))
+    _report(list(broken.values()), len(chosen), skip_broken)
+    read = [name for name in chosen if name not in broken]
+    labels = [classes.index(label(name) if label else name.split("/")[0]) for name in read] if classes else []
     return PhaseData(
-        theta=image_to_phase(torch.stack(images) * 2 - 1, _SCALE),
-        labels=torch.tensor(labels) if classes else None,
+        theta=theta,
+        labels=torch.tensor(labels).repeat_interleave(crops or 1) if classes else None,
         names=tuple(classes),
         scale=_SCALE,
         source=f"images of the folder {folder}",
         licence="that of the images",
     )
+
+
+class _Files(Dataset[tuple[str, Tensor | None, str]]):
+    """Files, each as its name, its squares as phases (k, C, size, size) or None, and what is wrong with it."""
+
+    def __init__(self, folder: Path, names: list[str], size: int, channels: int, crops: int | None, seed: int):
+        self.folder, self.names = folder, names
+        self.size, self.channels, self.crops, self.seed = size, channels, crops, seed
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def __getitem__(self, index: int) -> tuple[str, Tensor | None, str]:
+        name = self.names[index]
+        try:
+            image = _read(self.folder / name, self.channels)
+        except Exception as error:  # damaged files make decoders raise nearly everything
+            return name, None, f"{name} ({type(error).__name__}: {error})"
+        if self.crops is None:
+            squares = [_resized(image, self.size)]
+        else:
+            squares = _random_crops(image, self.size, self.crops, name, self.seed)
+        return name, image_to_phase(torch.stack(squares) * 2 - 1, _SCALE), ""
+
+    def key(self) -> str:
+        """The same for the same files, unchanged, and the same options only."""
+        stats = [(self.folder / name).stat() for name in self.names]
+        files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self.names, stats, strict=True)]
+        what = (files, self.size, self.channels, self.crops, self.seed, _SCALE)
+        return hashlib.sha256(repr(what).encode()).hexdigest()
+
+
+def _phases(files: _Files, workers: int, broken: dict[str, str]) -> Iterator[Tensor]:
+    """The squares of each file that can be read, in order; what is wrong with the others goes into ``broken``."""
+    own = torch.Generator()  # or it would use the global one, to give workers seeds that nobody needs
+    loader = DataLoader(files, batch_size=None, num_workers=workers, generator=own)
+    for name, squares, error in tqdm(loader, desc="images", unit="file", delay=2):
+        if squares is None:
+            broken[name] = error
+        else:
+            yield squares
+
+
+def _in_memory(files: _Files, workers: int) -> tuple[Tensor, dict[str, str]]:
+    broken: dict[str, str] = {}
+    parts = list(_phases(files, workers, broken))
+    return torch.cat(parts) if parts else torch.empty(0), broken
+
+
+def _on_disk(files: _Files, workers: int, cache: Path) -> tuple[Tensor, dict[str, str]]:
+    key = files.key()
+    found = map_cache(cache, key)
+    if found is None:
+        broken: dict[str, str] = {}
+        parts = _phases(files, workers, broken)
+        first = next(parts, None)
+        if first is None:
+            return torch.empty(0), broken
+        write_cache(cache, key, chain([first], parts), {"broken": broken})
+        found = map_cache(cache, key)
+    assert found is not None, "just written"
+    return found[0], found[1]["broken"]
 
 
 def _check_options(size: object, split: object, channels: object, crops: object, test_share: float) -> None:

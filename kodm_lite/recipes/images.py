@@ -260,6 +260,8 @@ class FolderRecipe(ImageRecipe):
         crops: cut this many squares at random places out of each image; by default each is resized.
         test_share: share of the images to measure on and not to learn from; 0: none.
         skip_broken: leave out files that cannot be read, which otherwise end the command.
+        cache: keep the images in a file in the folder of the training, for more of them than fit into memory.
+        workers: processes that read files at the same time.
         out: folder for the model, the state, the log and pictures; by default runs/ and the name of the images' folder.
     """
 
@@ -269,6 +271,8 @@ class FolderRecipe(ImageRecipe):
     crops: int | None = None
     test_share: float = 0.1
     skip_broken: bool = False
+    cache: bool = False
+    workers: int = 0
     out: Path | None = None
 
     @property
@@ -290,6 +294,8 @@ class FolderRecipe(ImageRecipe):
                 seed=self.training.seed,
                 test_share=share,
                 skip_broken=self.skip_broken,
+                cache=self.folder / f"images-{split}.f32" if self.cache else None,
+                workers=self.workers,
             )
 
         if self.test_share == 0:
