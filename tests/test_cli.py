@@ -5,9 +5,11 @@ import io
 import json
 import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from typing import get_args, get_type_hints
 
@@ -39,9 +41,15 @@ COMMANDS = {
     "": cli.Program,
     "train textures-32": recipes.TextureRecipe,
     "train textures-32-local": recipes.TextureRecipe,
+    "train fingerprints": recipes.FingerprintRecipe,
+    "train digits-16": recipes.DigitsRecipe,
+    "train terrain-32": recipes.TerrainRecipe,
+    "train published": recipes.PublishedRecipe,
     "train folder": recipes.FolderRecipe,
     "sample": cli.Sample,
+    "evaluate": cli.Evaluate,
     "info": cli.Info,
+    "data": cli.Data,
 }
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "patch": 1, "attention": ()}
 
@@ -157,7 +165,7 @@ def test_first_help_has_examples_that_are_understood(capsys):
     assert len(examples) == 3
     markers = (cli.tyro.conf.OmitArgPrefixes, cli.tyro.conf.OmitSubcommandPrefixes)
     kinds = [type(cli.tyro.cli(cli.Program, args=words, config=markers).command) for words in examples]
-    assert kinds == [cli.Train, cli.Train, cli.Sample]
+    assert kinds == [cli.Train, cli.Train, cli.Sample, cli.Evaluate]
 
 
 def test_the_recipes():
@@ -191,7 +199,7 @@ def test_train_then_sample_as_the_training_says(capsys, photographs, tmp_path, m
     assert {"data", "licence", "device", "cores", "versions", "validations", "options"} <= model.card.keys()
     assert [line["step"] for line in read_log(out) if "validation" in line] == [3]
 
-    words = cli.shlex.split(printed.rsplit("Samples: kodm-lite ")[1])
+    words = shlex.split(printed.rsplit("Samples: kodm-lite ")[1])
     assert words[:2] == ["sample", str(out)]
     assert cli.main([*words, *QUICK, "--method", "ancestral", "--class", "dogs"]) == 0
     with Image.open("samples.png") as picture:
@@ -448,7 +456,7 @@ def test_what_cannot_be_written_fails_before_sampling(capsys, grey, tmp_path, mo
     def refused(dir):  # as a read-only folder does, which root does not notice
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr(cli.tempfile, "TemporaryFile", refused)
+    monkeypatch.setattr(tempfile, "TemporaryFile", refused)
     for name in ("a.png", "a.npz", "folder"):
         fails(capsys, ["sample", grey, "--out", tmp_path / name], "cannot be written", "Permission denied")
 
@@ -470,7 +478,7 @@ def test_ctrl_c_and_lack_of_memory_while_sampling(capsys, grey, tmp_path, monkey
         def stop(*args, error=error, **options):
             raise error
 
-        monkeypatch.setattr(cli, "draw", stop)
+        monkeypatch.setattr("kodm_lite.cli.sampling.draw", stop)
         assert cli.main(words) == status
         err = capsys.readouterr().err
         assert (err == "") == (status == 130)

@@ -4,12 +4,13 @@ A recipe is a dataclass, and each of its fields an option of ``kodm-lite train``
 """
 
 from kodm_lite.recipes.base import Prepared, Recipe, prepare, train
+from kodm_lite.recipes.by_name import RECIPES, recipe_of
 from kodm_lite.recipes.images import (
-    CifarRecipe,
     DigitsRecipe,
     FingerprintRecipe,
     FolderRecipe,
     ImageRecipe,
+    PublishedRecipe,
     TerrainRecipe,
     TextureRecipe,
     recommended_options,
@@ -17,17 +18,19 @@ from kodm_lite.recipes.images import (
 from kodm_lite.recipes.sphere import SphereRecipe, sphere_spectrum
 
 __all__ = [
-    "CifarRecipe",
+    "RECIPES",
     "DigitsRecipe",
     "FingerprintRecipe",
     "FolderRecipe",
     "ImageRecipe",
     "Prepared",
+    "PublishedRecipe",
     "Recipe",
     "SphereRecipe",
     "TerrainRecipe",
     "TextureRecipe",
     "prepare",
+    "recipe_of",
     "recommended_options",
     "sphere_spectrum",
     "train",

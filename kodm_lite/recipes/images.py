@@ -12,7 +12,18 @@ import torch
 from tyro.conf import Positional
 
 from kodm_lite import checkpoints
-from kodm_lite.data import PhaseData, cifar10, digits, fingerprints, image_folder, terrain_aspect, textures
+from kodm_lite.data import (
+    PhaseData,
+    brodatz,
+    cifar10,
+    digits,
+    fingerprints,
+    ground_terrain,
+    image_folder,
+    socofing,
+    terrain_aspect,
+    textures,
+)
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
 from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling
 from kodm_lite.models import Network, Process
@@ -22,18 +33,20 @@ from kodm_lite.recipes.base import Recipe
 from kodm_lite.training import TrainingOptions
 
 __all__ = [
-    "CifarRecipe",
     "DigitsRecipe",
     "FingerprintRecipe",
     "FolderRecipe",
     "ImageRecipe",
+    "PublishedRecipe",
     "TerrainRecipe",
     "TextureRecipe",
     "recommended_options",
 ]
 
-TEXTURE_SIZE, TEXTURE_CROPS, TEXTURE_VALIDATION_CROPS = 32, 32768, 512
-VALIDATION_SEED = 99  # of crops to measure on
+Split = Literal["train", "test"]
+
+TEXTURE_SIZE, TEXTURE_CROPS = 32, 32768
+VALIDATION_IMAGES, VALIDATION_SEED = 512, 99  # of crops to measure on
 
 
 def recommended_options() -> TrainingOptions:
@@ -79,6 +92,13 @@ class ImageRecipe(Recipe):
     @abstractmethod
     def side(self) -> int:
         """Of the images, in pixels."""
+
+    @abstractmethod
+    def images(self, split: Split, n: int | None = None) -> PhaseData:
+        """Images to learn from ("train") or others ("test"), ``n`` of them where they are made or cut out."""
+
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
+        return self.images("train"), self.images("test")
 
     def check(self) -> None:
         if self.diffusion == "euclidean":
@@ -131,12 +151,11 @@ class TextureRecipe(ImageRecipe):
     def side(self) -> int:
         return TEXTURE_SIZE
 
-    def data(self) -> tuple[PhaseData, PhaseData | None]:
-        """Other crops of the same photographs to measure on."""
-        return (
-            textures(TEXTURE_SIZE, "train", n=TEXTURE_CROPS, seed=1),
-            textures(TEXTURE_SIZE, "train", n=TEXTURE_VALIDATION_CROPS, seed=VALIDATION_SEED),
-        )
+    def images(self, split: Split, n: int | None = None) -> PhaseData:
+        """Test images are other crops of the same photographs."""
+        if split == "train":
+            return textures(TEXTURE_SIZE, "train", n=n or TEXTURE_CROPS, seed=1)
+        return textures(TEXTURE_SIZE, "train", n=n or VALIDATION_IMAGES, seed=VALIDATION_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -167,12 +186,10 @@ class FingerprintRecipe(ImageRecipe):
     def side(self) -> int:
         return self.size
 
-    def data(self) -> tuple[PhaseData, PhaseData | None]:
-        """Other fingers to measure on."""
-        return (
-            fingerprints(self.size, "train", self.prints, kind=self.kind, period=self.period),
-            fingerprints(self.size, "test", min(512, self.prints), kind=self.kind, period=self.period),
-        )
+    def images(self, split: Split, n: int | None = None) -> PhaseData:
+        """Test images are prints of other fingers."""
+        n = n or (self.prints if split == "train" else min(VALIDATION_IMAGES, self.prints))
+        return fingerprints(self.size, split, n, kind=self.kind, period=self.period)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,9 +211,8 @@ class DigitsRecipe(ImageRecipe):
     def side(self) -> int:
         return 16
 
-    def data(self) -> tuple[PhaseData, PhaseData | None]:
-        """Other digits to measure on."""
-        return digits("train", 16), digits("test", 16)
+    def images(self, split: Split, n: int | None = None) -> PhaseData:
+        return digits(split, 16)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -219,34 +235,41 @@ class TerrainRecipe(ImageRecipe):
     def side(self) -> int:
         return 32
 
-    def data(self) -> tuple[PhaseData, PhaseData | None]:
-        """Pieces of another part of the map to measure on."""
-        return terrain_aspect(32, "train", self.crops, seed=1), terrain_aspect(32, "test", 512, seed=VALIDATION_SEED)
+    def images(self, split: Split, n: int | None = None) -> PhaseData:
+        """Test images are other pieces of the same part of the map."""
+        if split == "train":
+            return terrain_aspect(32, "train", n=n or self.crops, seed=1)
+        return terrain_aspect(32, "train", n=n or VALIDATION_IMAGES, seed=VALIDATION_SEED)
 
 
 @dataclass(frozen=True, kw_only=True)
-class CifarRecipe(ImageRecipe):
-    """CIFAR-10, 32 x 32, in colours; kodm-lite data cifar10 says where to get it.
+class PublishedRecipe(ImageRecipe):
+    """A data set of the published experiments; kodm-lite data NAME says where to get it.
 
     Args:
-        path: folder with the binary version, or its archive.
-        out: folder for the model, the state, the log and pictures.
+        name: which one.
+        path: where it is.
+        out: folder for the model, the state, the log and pictures; by default runs/ and the name.
     """
 
+    name: Positional[Literal["brodatz", "cifar10", "ground_terrain", "socofing"]]
     path: Positional[Path]
-    out: Path = Path("runs/cifar10")
+    out: Path | None = None
 
     @property
     def folder(self) -> Path:
-        return self.out
+        return self.out or Path("runs") / self.name
 
     @property
     def side(self) -> int:
-        return 32
+        return 64 if self.name == "socofing" else 32
 
-    def data(self) -> tuple[PhaseData, PhaseData | None]:
-        """The test images to measure on."""
-        return cifar10(self.path, "train"), cifar10(self.path, "test")
+    def images(self, split: Split, n: int | None = None) -> PhaseData:
+        if self.name == "cifar10":
+            return cifar10(self.path, split)
+        if self.name == "brodatz":
+            return brodatz(self.path, 32, split)
+        return socofing(self.path, 64, split) if self.name == "socofing" else ground_terrain(self.path, 32, split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -283,26 +306,26 @@ class FolderRecipe(ImageRecipe):
     def side(self) -> int:
         return self.size
 
-    def data(self) -> tuple[PhaseData, PhaseData | None]:
-        def images(split: Literal["train", "test", "all"], share: float) -> PhaseData:
-            return image_folder(
-                self.path,
-                self.size,
-                split,
-                self.channels,
-                self.crops,
-                seed=self.training.seed,
-                test_share=share,
-                skip_broken=self.skip_broken,
-                cache=self.folder / f"images-{split}.f32" if self.cache else None,
-                workers=self.workers,
-            )
+    def images(self, split: Split | Literal["all"], n: int | None = None) -> PhaseData:
+        return image_folder(
+            self.path,
+            self.size,
+            split,
+            self.channels,
+            self.crops,
+            seed=self.training.seed,
+            test_share=self.test_share or 0.1,
+            skip_broken=self.skip_broken,
+            cache=self.folder / f"images-{split}.f32" if self.cache else None,
+            workers=self.workers,
+        )
 
+    def data(self) -> tuple[PhaseData, PhaseData | None]:
         if self.test_share == 0:
-            return images("all", 0.1), None
-        train_images = images("train", self.test_share)
+            return self.images("all"), None
+        train_images = self.images("train")
         try:
-            return train_images, images("test", self.test_share)
+            return train_images, self.images("test")
         except ValueError as error:
             if str(error).startswith("split:"):  # one photograph is enough to learn from its crops
                 raise ValueError("test_share: got one image, expected at least 2; try test_share=0") from error

@@ -1,0 +1,107 @@
+"""kodm-lite evaluate"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import torch
+import tyro
+from tqdm.auto import tqdm
+
+from kodm_lite import checkpoints
+from kodm_lite.cli.common import Model, model_file, require_writable
+from kodm_lite.euclidean import Method as EuclideanMethod
+from kodm_lite.files import write_atomically
+from kodm_lite.generation import draw
+from kodm_lite.metrics import evaluate
+from kodm_lite.recipes import recipe_of
+from kodm_lite.samplers import Method
+
+__all__ = ["Evaluate"]
+
+COMPARED = 4096  # training images among which copies are looked for
+
+
+@dataclass(frozen=True)
+class Evaluate:
+    """Measure samples of a model against real images.
+
+    Every number comes with its error, and with its floor, what real images measure against other real images.
+
+    Args:
+        model: a model's file, the folder of a training, or the name of a shipped model.
+        data: what to compare with: the name of a data set, see kodm-lite data, or a folder of images.
+        n: number of samples; about as many real images are used, twice.
+        steps: of the sampler.
+        method: of sampling, see kodm-lite sample.
+        seed: of the first sample.
+        out: write the numbers to this file too, as JSON.
+        chunk: samples at once; fewer need less memory.
+        device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
+        overwrite: replace a file that exists, which otherwise is refused.
+    """
+
+    model: Model
+    data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")]
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 512
+    steps: int = 50
+    method: Method | EuclideanMethod = "ode"
+    seed: int = 0
+    out: Path | None = None
+    chunk: int = 256
+    device: str | None = None
+    overwrite: bool = False
+
+    def run(self) -> None:
+        for option, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
+            if number < 1:
+                raise ValueError(f"{option}: got {number}, expected at least 1; try leaving the option out")
+        if self.out is not None and self.out.exists() and not self.overwrite:
+            raise ValueError(f"out: got {self.out}, which exists, expected a new name; try --overwrite")
+        if self.out is not None:
+            require_writable(self.out)
+        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        model = checkpoints.load(model_file(self.model), device)
+        if len(model.shape) != 3:
+            raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
+        recipe = recipe_of(self.data, model.shape[-1], model.shape[0])
+        real, train = recipe.images("test", 2 * self.n), recipe.images("train", COMPARED)
+        if tuple(real.theta.shape[1:]) != tuple(model.shape):
+            raise ValueError(
+                f"data: got images of shape {tuple(real.theta.shape[1:])}, expected {model.shape}, that of the samples"
+            )
+        result = evaluate(self._samples(model, device), real, train, seed=self.seed)
+        print(result.as_table())
+        if self.out is not None:
+            content = {
+                **result.to_dict(),
+                "model": checkpoints.read_header(model_file(self.model))["weights_sha256"],
+                "data": self.data,
+                "steps": self.steps,
+                "method": self.method,
+            }
+            write_atomically(self.out, (json.dumps(content, indent=1) + "\n").encode())
+            print(f"Wrote {self.out}")
+
+    def _samples(self, model: checkpoints.Model, device: str) -> torch.Tensor:
+        parts = []
+        with tqdm(total=self.n, unit="sample", disable=None) as bar:
+            for start in range(0, self.n, self.chunk):
+                size = min(self.chunk, self.n - start)
+                theta = draw(
+                    model.network,
+                    model.process,
+                    (size, *model.shape),
+                    scale=model.scale,
+                    calibration=model.calibration,
+                    steps=self.steps,
+                    method=self.method,
+                    seeds=range(self.seed + start, self.seed + start + size),
+                    device=device,
+                )
+                parts.append(theta.cpu())
+                bar.update(size)
+        return torch.cat(parts)

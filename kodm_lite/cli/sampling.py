@@ -1,0 +1,184 @@
+"""kodm-lite sample"""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from typing import Annotated, Any
+
+import numpy as np
+import torch
+import tyro
+from torch import Tensor
+from tqdm.auto import tqdm
+
+from kodm_lite import checkpoints, pictures
+from kodm_lite.cli.common import Class, Model, label_of, model_file, require_writable
+from kodm_lite.euclidean import Method as EuclideanMethod
+from kodm_lite.files import write_atomically
+from kodm_lite.generation import draw
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.samplers import Method
+from kodm_lite.sphere.network import SphericalNet
+
+__all__ = ["Sample"]
+
+FILM_IMAGES, FILM_PIXELS = 4, 2**17  # in one frame
+FILM_FRAMES = 50
+
+
+@dataclass(frozen=True)
+class Sample:
+    """Draw samples of a model.
+
+    Image k of a model depends on the seed + k, not on -n and not on --chunk.
+
+    Args:
+        model: a model's file, the folder of a training, or the name of a shipped model (see kodm-lite info).
+        n: number of images.
+        steps: of the sampler; fewer are faster, more are better.
+        method: of sampling; ode is the probability flow; ancestral and hybrid, which add noise, need a calibrated
+            model, as a finished training leaves it; of a Euclidean model: ode, sde or ancestral.
+        seed: of the first image; the next one has the next seed.
+        out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians) or, of a model on the
+            sphere, coefficients, and seeds and header (JSON); a name without ending: a folder with 00000.png and so on.
+        trajectory: also write NAME.gif, which shows how the first images come about.
+        chunk: images at once; fewer need less memory, and round in other places.
+        class_: draw images of this class only, by its name or number.
+        guidance: how much to insist on the class; 1 asks for it, 2 is a usual exaggeration.
+        device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
+        overwrite: replace files that exist, which otherwise is refused; others in a folder stay.
+    """
+
+    model: Model
+    n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
+    steps: int = 50
+    method: Method | EuclideanMethod = "ode"
+    seed: int = 0
+    out: Path = Path("samples.png")
+    trajectory: Path | None = None
+    chunk: int = 256
+    class_: Class = None
+    guidance: float = 1.0
+    device: str | None = None
+    overwrite: bool = False
+
+    def run(self) -> None:
+        path = model_file(self.model)
+        self._check()
+        model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        spherical = isinstance(model.network, SphericalNet)
+        if spherical:
+            self._check_sphere()
+        elif self._is_drawn or self.trajectory:
+            pictures.check_drawable(model.shape)
+        needs = isinstance(model.process, KuramotoProcess) and self.method in ("ancestral", "hybrid")
+        if needs and model.calibration is None:
+            raise ValueError(f"method: got {self.method}, expected another for a model without calibration; try ode")
+        label = None if self.class_ is None else label_of(self.class_, model)
+        for file in filter(None, (self._probe, self.trajectory)):
+            require_writable(file)
+        film: list[Tensor] = []
+        chunks = self._chunks(model, label, film)
+        if self.out.suffix == ".png" and spherical:
+            from kodm_lite.sphere.maps import write_maps  # here, because it takes a second
+
+            write_maps(self.out, torch.cat(list(chunks)))
+        elif self.out.suffix == ".png":
+            pictures.write_grid(self.out, torch.cat(list(chunks)), model.scale)
+        elif self.out.suffix == ".npz":
+            write_atomically(self.out, self._archive(torch.cat(list(chunks)), model, path))
+        else:
+            for k, theta in enumerate(image for chunk in chunks for image in chunk):
+                pictures.write_image(self.out / f"{k:05d}.png", theta, model.scale)
+        print(f"Wrote {self.out}")
+        if self.trajectory:
+            pictures.write_film(self.trajectory, film, model.scale)
+            print(f"Wrote {self.trajectory}")
+
+    def _check_sphere(self) -> None:
+        if self.out.suffix not in (".png", ".npz") or self.trajectory or self.class_ is not None:
+            raise ValueError(
+                "model: got one of fields on the sphere, expected --out NAME.png for maps or NAME.npz for coefficients "
+                "and no trajectory or class; try --out maps.png"
+            )
+
+    @property
+    def _is_drawn(self) -> bool:
+        return self.out.suffix != ".npz"
+
+    @property
+    def _probe(self) -> Path:
+        """A file that will be written, or lies beside those that will be."""
+        return self.out if self.out.suffix else self.out / "00000.png"
+
+    def _check(self) -> None:
+        for option, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
+            if number < 1:
+                raise ValueError(f"{option}: got {number}, expected at least 1; try leaving the option out")
+        if not 0 <= self.seed <= 2**63 - self.n:
+            raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - n; try 0")
+        if self.out.suffix not in ("", ".png", ".npz"):
+            raise ValueError(f"out: got {self.out}, expected NAME.png, NAME.npz or a folder; try {self.out.stem}.png")
+        if self.trajectory and self.trajectory.suffix != ".gif":
+            raise ValueError(f"trajectory: got {self.trajectory}, expected NAME.gif; try {self.trajectory.stem}.gif")
+        for name, path in {"out": self.out, "trajectory": self.trajectory}.items():
+            if path is None:
+                continue
+            if path.exists() and path.is_dir() == bool(path.suffix):
+                got, expected = ("folder", "file") if path.suffix else ("file", "folder")
+                raise ValueError(f"{name}: got the {got} {path}, expected a {expected}; try another name")
+            if not self.overwrite and path.exists() and not _is_empty_folder(path):
+                raise ValueError(f"{name}: got {path}, which exists, expected a new name; try --overwrite")
+
+    def _chunks(self, model: checkpoints.Model, label: int | None, film: list[Tensor]) -> Iterator[Tensor]:
+        """All images (chunk, ...) on the CPU, and the states of the first ones on the way into ``film``."""
+        device = next(model.network.parameters()).device
+        starts = range(0, self.n, self.chunk)
+        filmed = max(1, min(FILM_IMAGES, FILM_PIXELS // math.prod(model.shape[-2:])))
+        every, states = max(1, self.steps // FILM_FRAMES), count()
+        with tqdm(total=len(starts) * (self.steps + 1), unit="step", disable=None) as bar:
+
+            def note(t: float, theta: Tensor) -> None:
+                k = next(states)
+                if self.trajectory and k <= self.steps and (k % every == 0 or k == self.steps):
+                    film.append(theta[:filmed].cpu())
+                bar.update()
+
+            for start in starts:
+                size = min(self.chunk, self.n - start)
+                yield draw(
+                    model.network,
+                    model.process,
+                    (size, *model.shape),
+                    scale=model.scale,
+                    calibration=model.calibration,
+                    label=label,
+                    guidance=self.guidance,
+                    steps=self.steps,
+                    method=self.method,
+                    seeds=range(self.seed + start, self.seed + start + size),
+                    device=device,
+                    callback=note,
+                ).cpu()
+
+    def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
+        stored = checkpoints.read_header(path)
+        header = {key: stored[key] for key in ("network", "process", "shape", "scale", "weights_sha256", "card")}
+        header |= {"model": path.name, "method": self.method, "steps": self.steps}
+        header |= {"class": self.class_, "guidance": self.guidance}
+        buffer = io.BytesIO()
+        seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
+        name = "coefficients" if isinstance(model.network, SphericalNet) else "phases"
+        arrays: dict[str, Any] = {name: theta.float().numpy(), "seeds": seeds, "header": np.array(json.dumps(header))}
+        np.savez(buffer, **arrays)
+        return buffer.getvalue()
+
+
+def _is_empty_folder(path: Path) -> bool:
+    return path.is_dir() and not any(path.iterdir())
