@@ -185,7 +185,7 @@ def test_many_images_are_measured_a_few_at_a_time(monkeypatch):
     expected, sizes, transform = features(theta), [], torch.fft.ifft2
     monkeypatch.setattr(torch.fft, "ifft2", lambda x: sizes.append(x.numel()) or transform(x))
     for limit in (2**20, 300_000, 1):
-        monkeypatch.setattr(kodm_lite.metrics, "_CHUNK", limit)
+        monkeypatch.setattr(kodm_lite.metrics.texture, "_CHUNK", limit)
         sizes.clear()
         torch.testing.assert_close(features(theta), expected, rtol=1e-5, atol=1e-5)
         assert max(sizes) <= max(limit, features.bank.numel()) and len(sizes) >= 3
@@ -335,7 +335,7 @@ def test_image_means_are_those_of_the_phases():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_nearest_distances_are_those_of_all_pairs(dtype, monkeypatch):
-    monkeypatch.setattr(kodm_lite.metrics, "_PAIRS", 200)  # chunks of 4 references
+    monkeypatch.setattr(kodm_lite.metrics.nearest, "_PAIRS", 200)  # chunks of 4 references
     theta, reference = noise(5, 2, 4, 6, largest=15.0).to(dtype), noise(9, 2, 4, 6, seed=1, largest=PI).to(dtype)
     reference[7] = theta[2] + 0.3 * noise(2, 4, 6, seed=2).to(dtype)
     difference = theta.double().numpy()[:, None] - reference.double().numpy()[None]

@@ -1,0 +1,63 @@
+"""Which class a generated image belongs to, and how often each class is generated."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kodm_lite.data.protocol import PhaseData
+from kodm_lite.metrics.texture import TextureFeatures
+
+__all__ = ["class_shares", "classify"]
+
+
+def classify(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tensor:
+    """The class whose mean feature vector is nearest to each image's.
+
+    Args:
+        theta: phases (B, C, H, W), radians.
+        data: labelled images of every class.
+        features: what measures the distances.
+
+    Returns:
+        Labels (B,), integers that index ``data.names``.
+
+    Raises:
+        ValueError: data without labels, with a class of which there is no image, or with another scale.
+    """
+    labels = data.labels
+    if labels is None or set(labels.tolist()) != set(range(len(data.names))):
+        got = "no labels" if labels is None else f"labels {sorted(set(labels.tolist()))} for classes {data.names}"
+        raise ValueError(f"data: got {got}, expected images of every class; try kodm_lite.data.textures()")
+    if data.scale != features.scale:
+        raise ValueError(
+            f"data: got scale {data.scale}, expected {features.scale} as in the features; "
+            f"try TextureFeatures(..., scale={data.scale})"
+        )
+    return nearest_class(features(theta), features(data.theta), labels, len(data.names))
+
+
+def class_shares(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tensor:
+    """Share of images that :func:`classify` assigns to each class: a missing class shows as 0.
+
+    Args:
+        theta: phases (B, C, H, W), radians.
+        data: labelled images of every class.
+        features: what measures the distances.
+
+    Returns:
+        Shares (classes,), float64, which sum to 1.
+
+    >>> from kodm_lite.data import textures
+    >>> data = textures(n=300)
+    >>> class_shares(data.of_class("grass"), data, TextureFeatures(data.theta))[1] > 0.9
+    tensor(True)
+    """
+    counts = torch.bincount(classify(theta, data, features), minlength=len(data.names))
+    return counts.double() / len(theta)
+
+
+def nearest_class(vectors: Tensor, of_data: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """As :func:`classify`, of features (B, F) and (n, F) that are already known."""
+    centroids = torch.stack([of_data[labels.to(of_data.device) == k].mean(0) for k in range(classes)])
+    return torch.cdist(vectors, centroids).argmin(1)

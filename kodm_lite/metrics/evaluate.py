@@ -1,0 +1,167 @@
+"""All cheap metrics of a set of generated images, each with its error and its floor."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+from kodm_lite.data.protocol import PhaseData
+from kodm_lite.metrics.battery import metrics_for
+from kodm_lite.metrics.resampling import jackknife
+from kodm_lite.metrics.validation import check_images
+
+__all__ = ["Evaluation", "Row", "evaluate"]
+
+_GROUPS = 10  # of the jackknife
+_FEWEST = 2 * _GROUPS  # images in each set
+
+
+class Row(NamedTuple):
+    """One metric.
+
+    Args:
+        metric: its name, with its unit.
+        value: of generated against real images.
+        error: one standard error of it.
+        floor: of real images against other real images, in sets of the same size: what a perfect model would have.
+        better: whether smaller or larger values are better.
+    """
+
+    metric: str
+    value: float
+    error: float
+    floor: float
+    better: Literal["lower", "higher"]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What :func:`evaluate` found.
+
+    Args:
+        rows: one for each metric.
+        images: number of images in each set that was compared.
+        generated: number of generated images that were given.
+        real: number of real images that were given.
+        train: number of training images that were given; 0 without.
+        source: where the real images come from.
+        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`.
+        seed: from which the sets were drawn.
+    """
+
+    rows: tuple[Row, ...]
+    images: int
+    generated: int
+    real: int
+    train: int
+    source: str
+    scale: float
+    seed: int
+
+    def as_table(self) -> str:
+        """Lines of text in columns, and a last line that says what was compared."""
+        head = ("metric", "value", "error", "floor", "better")
+        body = [(row.metric, *(f"{x:.4g}" for x in row[1:4]), row.better) for row in self.rows]
+        widths = [max(len(line[k]) for line in (head, *body)) for k in range(len(head))]
+        lines = [
+            "  ".join([line[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(line[1:], widths[1:], strict=True))])
+            for line in (head, *body)
+        ]
+        return "\n".join([*lines, "", self.what()])
+
+    def what(self) -> str:
+        """One sentence on the sets that were compared."""
+        train = f", {self.train} training images" if self.train else ""
+        return (
+            f"Sets of {self.images} images each, drawn from {self.generated} generated and {self.real} real images "
+            f"({self.source}){train}, seed {self.seed}.  Error: jackknife.  Floor: real against other real images."
+        )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Numbers, texts, lists and dicts only, for JSON."""
+        return {**asdict(self), "rows": [row._asdict() for row in self.rows]}
+
+
+def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None, seed: int = 0) -> Evaluation:
+    """Measure generated images against real ones.
+
+    The real images are parted into two random sets, and as many generated images drawn as each of them has; sets that
+    are larger than the generated one are cut to its size.  Values compare generated images with the first real set,
+    floors the second real set with the first.
+
+    Texture features are in units of their deviation over ``real``.  Phases that are angles from the start
+    (``real.scale`` is 1) have no brightness and no lines: there, texture features and spectra are those of their cosine
+    and sine, and the distribution of the phases takes the place of mean brightness and orientations.
+
+    Args:
+        generated: phases (n, C, H, W), radians, at least 20 images.
+        real: at least 40 real images, which the model has not seen if ``train`` is given.  Its labels, if it has any,
+            add a row on class shares.
+        train: what the model was trained on; adds a row on memorisation, which takes time proportional to the number
+            of training images.
+        seed: integer from which the sets are drawn.
+
+    Returns:
+        :class:`Evaluation`.
+
+    Raises:
+        ValueError: too few images, images of different shapes or scales, flat images, real images that are in train.
+
+    >>> from kodm_lite.data import textures
+    >>> found = evaluate(textures(n=60).theta, textures(n=120, split="test"))
+    >>> found.images, found.rows[0].metric, found.rows[0].better
+    (60, 'Fréchet texture distance', 'lower')
+    """
+    images = _check(generated, real, train)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.randperm(len(real), generator=generator)
+    first, second = real.theta[order[:images]], real.theta[order[images : 2 * images]]
+    drawn = generated.detach()[torch.randperm(len(generated), generator=generator)[:images]].to(first)
+    rows: list[Row] = []
+    known: dict[Callable[[Tensor], Tensor], list[Tensor]] = {}
+    for name, entries, distance, better in metrics_for(real, train):
+        if entries not in known:  # several metrics have the same entries
+            known[entries] = [entries(theta) for theta in (drawn, first, second)]
+        of_drawn, of_first, of_second = known[entries]
+        estimate = jackknife(distance, of_drawn, of_first, _GROUPS, torch.Generator().manual_seed(seed))
+        rows.append(Row(name, estimate.value, estimate.error, distance(of_second, of_first), better))
+    return Evaluation(
+        rows=tuple(rows),
+        images=images,
+        generated=len(generated),
+        real=len(real),
+        train=0 if train is None else len(train),
+        source=real.source,
+        scale=real.scale,
+        seed=seed,
+    )
+
+
+def _check(generated: Tensor, real: PhaseData, train: PhaseData | None) -> int:
+    """Refuse what cannot be compared, before any work; the number of images in each set."""
+    check_images(generated, "generated")
+    for name, theta in (("real", real.theta), *([] if train is None else [("train", train.theta)])):
+        check_images(theta, name)
+        if theta.shape[1:] != generated.shape[1:]:
+            raise ValueError(
+                f"generated, {name}: got images of shape {tuple(generated.shape[1:])} and {tuple(theta.shape[1:])}, "
+                "expected the same; try data of the size that the model makes"
+            )
+    if train is not None and train.scale != real.scale:
+        raise ValueError(
+            f"train: got scale {train.scale}, expected {real.scale} as in real; try two splits of one data set"
+        )
+    images = min(len(generated), len(real) // 2)
+    if images < _FEWEST:
+        raise ValueError(
+            f"generated, real: got {len(generated)} and {len(real)} images, expected at least {_FEWEST} and "
+            f"{2 * _FEWEST}, since the real ones are halved; try more images"
+        )
+    for name, theta in (("generated", generated), ("real", real.theta)):
+        if float(theta.detach().flatten(1).std(1).max()) < 1e-6:
+            raise ValueError(f"{name}: got flat images only, expected images that show something; try to train longer")
+    return images

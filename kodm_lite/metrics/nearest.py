@@ -1,0 +1,108 @@
+"""Is a generated image a copy?  Distances to the nearest training image, and what they are for held-out images."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from kodm_lite.circular import wrap
+from kodm_lite.metrics.validation import check_images
+
+__all__ = ["Memorisation", "memorisation", "nearest_distances"]
+
+_PAIRS = 2**19  # differences of phases in memory at a time
+
+
+class Memorisation(NamedTuple):
+    """How near samples are to training images, beside held-out images.
+
+    Args:
+        share: of samples that are nearer to a training image than the quantile of the held-out images.
+        samples_median: median distance of samples to the nearest training image, radians.
+        held_out_median: that of held-out images, radians.
+    """
+
+    share: float
+    samples_median: float
+    held_out_median: float
+
+
+@torch.no_grad()
+def nearest_distances(theta: Tensor, reference: Tensor) -> Tensor:
+    """Distance of each image to the nearest of the reference images: 0 for a copy.
+
+    The distance of two images is the root mean square of the wrapped differences of their phases.
+
+    Args:
+        theta: phases (B, C, H, W), radians.
+        reference: phases (n, C, H, W), radians, such as all training images.
+
+    Returns:
+        Distances (B,), float64, in radians, from 0 to pi.
+
+    Raises:
+        ValueError: images of two shapes.
+
+    >>> nearest_distances(torch.full((1, 1, 8, 8), 3.0), torch.full((1, 1, 8, 8), -3.0))
+    tensor([0.2832], dtype=torch.float64)
+    """
+    check_images(theta, "theta")
+    check_images(reference, "reference")
+    if theta.shape[1:] != reference.shape[1:]:
+        raise ValueError(
+            f"theta, reference: got images of shape {tuple(theta.shape[1:])} and {tuple(reference.shape[1:])}, "
+            "expected the same; try crops of one size"
+        )
+    images, others = wrap(theta).flatten(1), wrap(reference.to(theta)).flatten(1)
+    chunks = others.split(max(1, _PAIRS // others.shape[1]))
+    nearest = [torch.stack([_rms_difference(chunk, image).min() for chunk in chunks]).min() for image in images]
+    return torch.stack(nearest).double()
+
+
+def memorisation(theta: Tensor, train: Tensor, held_out: Tensor, quantile: float = 0.05) -> Memorisation:
+    """Share of samples that are nearer to a training image than new real images are.
+
+    A sample counts if its distance to the nearest training image is less than the ``quantile`` of the distances of
+    held-out images.  Of samples of the true law a share of ``quantile`` counts, of copies all.  Images with little
+    contrast are near to everything: blurred samples lower the median and can raise the share, so read this beside a
+    metric that sees blur; and of several classes it is the one with the least contrast that makes the quantile.
+
+    Args:
+        theta: generated phases (B, C, H, W), radians.
+        train: phases (n, C, H, W) of all images that the model has seen.
+        held_out: phases (m, C, H, W) of images of the same law that it has not seen.
+        quantile: between 0 and 1.
+
+    Raises:
+        ValueError: images of two shapes, a quantile out of range, held-out images that are training images.
+
+    >>> from kodm_lite.data import textures
+    >>> train, held_out = textures(n=200).theta, textures(n=50, split="test").theta
+    >>> memorisation(train[:10] + 0.01, train, held_out).share
+    1.0
+    """
+    if not 0 < quantile < 1:
+        raise ValueError(f"quantile: got {quantile}, expected a number between 0 and 1; try 0.05")
+    return compare_nearest(nearest_distances(theta, train), nearest_distances(held_out, train), quantile)
+
+
+def compare_nearest(samples: Tensor, held_out: Tensor, quantile: float) -> Memorisation:
+    """As :func:`memorisation`, of distances (B,) and (m,) that are already known."""
+    threshold = torch.quantile(held_out, quantile)
+    if threshold <= 1e-6:
+        raise ValueError(
+            f"held_out: got images of which {float((held_out <= 1e-6).double().mean()):.0%} are training images, "
+            "expected images that the model has not seen; try the test split"
+        )
+    share = (samples < threshold).double().mean()
+    return Memorisation(float(share), float(samples.median()), float(held_out.median()))
+
+
+def _rms_difference(angles: Tensor, angle: Tensor) -> Tensor:
+    """Root mean square over the last dimension of wrapped differences of angles that lie in [-pi, pi)."""
+    difference = (angles - angle).abs_()
+    shorter_way = difference.sub_(math.pi).abs_().neg_().add_(math.pi)  # pi - | |a - b| - pi |
+    return torch.linalg.vector_norm(shorter_way, dim=-1) / shorter_way.shape[-1] ** 0.5
