@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kodm_lite.circular import to_uint8
+from kodm_lite.circular import to_uint8, wrap
 from kodm_lite.files import write_atomically
-from kodm_lite.plotting import image_grid
+from kodm_lite.plotting import CYCLIC, image_grid
 
 __all__ = ["FILM_BYTES", "check_drawable", "grid", "write_film", "write_grid", "write_image"]
 
@@ -48,11 +48,17 @@ def grid(theta: Tensor, scale: float, columns: int | None = None) -> Image.Image
 
     Args:
         theta: phases, of 1 or 3 channels.
-        scale: of :func:`kodm_lite.image_to_phase`.
+        scale: of :func:`kodm_lite.image_to_phase`; with 1, where black and white would be the same angle, phases of one
+            channel are drawn in cyclic colours.
         columns: images in a row, if it should be no square.
     """
     check_drawable(theta.shape[1:])
     columns = columns or math.ceil(math.sqrt(len(theta)))
+    if scale == 1 and theta.shape[1] == 1:
+        from matplotlib import colormaps  # here, because it takes a moment
+
+        turns = image_grid(wrap(theta).cpu(), columns) / (2 * math.pi) + 0.5
+        return Image.fromarray(colormaps[CYCLIC](turns.numpy(), bytes=True)[..., :3])
     channels = [image_grid(channel, columns) for channel in theta.cpu().split(1, dim=1)]
     return Image.fromarray(to_uint8(torch.stack(channels, -1), scale).squeeze(-1).numpy())
 

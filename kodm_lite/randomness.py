@@ -7,41 +7,80 @@ sequence of them, one per entry of the first dimension.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 from torch import Generator, Tensor
 
-__all__ = ["Generators", "check_one_per_image", "generators_from_seeds", "normal", "one_generator_per_seed", "uniform"]
+__all__ = [
+    "Generators",
+    "Seeds",
+    "check_one_per_image",
+    "generators_from_seeds",
+    "normal",
+    "one_generator_per_seed",
+    "uniform",
+]
 
 Generators = Generator | Sequence[Generator] | None
+Seeds = Sequence[int] | np.ndarray | Tensor
 
 
-def generators_from_seeds(seeds: Sequence[int], device: torch.device | str = "cpu") -> list[Generator]:
+def generators_from_seeds(seeds: Seeds, device: torch.device | str = "cpu") -> list[Generator]:
     """One generator per seed.
+
+    Args:
+        seeds: integers; on the CPU torch uses the last 32 bits of each.
+        device: of the generators.
+
+    Raises:
+        ValueError: no sequence of integers, or integers of more than 64 bits.
 
     >>> a, b = generators_from_seeds([1, 2])
     >>> a.initial_seed(), b.initial_seed()
     (1, 2)
     """
-    return [Generator(device).manual_seed(int(seed)) for seed in seeds]
+    return [Generator(device).manual_seed(seed) for seed in _integers(seeds)]
 
 
 def one_generator_per_seed(
-    seeds: Sequence[int] | None, count: int, generator: Generators, device: torch.device | str
+    seeds: Seeds | None, count: int, generator: Generators, device: torch.device | str
 ) -> Generators:
     """The generators of ``seeds``, one for each of ``count`` images; without seeds ``generator`` as it is.
 
     Raises:
-        ValueError: both, or another number of seeds.
+        ValueError: both, another number of seeds, seeds that are no integers, generators that are none.
     """
     if seeds is None:
+        _check_kind(generator)
         return generator
     if generator is not None:
         raise ValueError("seeds, generator: got both, expected one of them")
-    if not isinstance(seeds, Sequence) or len(seeds) != count:
+    integers = _integers(seeds, count)
+    if len(integers) != count:
         raise ValueError(f"seeds: got {seeds!r}, expected one integer per image, {count}; try range({count})")
-    return generators_from_seeds(seeds, device)
+    return generators_from_seeds(integers, device)
+
+
+def _integers(seeds: Any, count: int = 4) -> list[int]:
+    """Seeds as integers of 64 bits; ``count`` is for the hint."""
+    hint = f"expected one integer per image; try range({count})"
+    if isinstance(seeds, (np.ndarray, Tensor)) and seeds.ndim == 1:
+        seeds = seeds.tolist()
+    if not isinstance(seeds, Sequence) or isinstance(seeds, (str, bytes)):
+        raise ValueError(f"seeds: got {seeds!r}, {hint}")
+    integers = []
+    for seed in seeds:
+        try:
+            integers.append(operator.index(seed))
+        except TypeError:
+            raise ValueError(f"seeds: got {seed!r} among them, {hint}") from None
+        if not -(2**63) <= integers[-1] < 2**64:
+            raise ValueError(f"seeds: got {seed}, expected integers from -2^63 to 2^64 - 1; try seed % 2**64")
+    return integers
 
 
 def normal(like: Tensor, generator: Generators = None) -> Tensor:
@@ -62,12 +101,24 @@ def _draw(draw: Callable[..., Tensor], like: Tensor, generator: Generators) -> T
     return torch.stack(rows)
 
 
+def _check_kind(generator: Any) -> None:
+    """Refuse what is neither None nor a generator nor a sequence of generators."""
+    if generator is None or isinstance(generator, Generator):
+        return
+    if not isinstance(generator, Sequence) or not all(isinstance(g, Generator) for g in generator):
+        raise ValueError(
+            f"generator: got {generator!r}, expected torch.Generator or one per image; try "
+            "torch.Generator().manual_seed(3), or generators_from_seeds([1, 2])"
+        )
+
+
 def check_one_per_image(generators: Sequence[Generator], like: Tensor) -> None:
     """Refuse another number of generators than ``like`` has entries in its first dimension.
 
     Raises:
-        ValueError: says how many there are, and how many are needed.
+        ValueError: says how many there are, and how many are needed; also for what are no generators.
     """
+    _check_kind(generators)
     if like.ndim == 0 or len(generators) != like.shape[0]:
         raise ValueError(
             f"generator: got {len(generators)} generators for the shape {tuple(like.shape)}, expected one per entry of "

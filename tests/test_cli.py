@@ -157,12 +157,12 @@ def test_help_explains_every_option(capsys, words, command):
             option = "--" + name.strip("_").replace("_", "-")
             explanation = re.search(rf"^ +{name}: +(\S+ \S+)", documents, re.MULTILINE)
             assert explanation and explanation[1] in text, name
-            assert option in text or name in ("model", "path", "recipe", "command", "training"), name
+            assert option in text or name in ("model", "name", "path", "recipe", "command", "training"), name
 
 
 def test_first_help_has_examples_that_are_understood(capsys):
     examples = [line.split()[1:] for line in cli.DESCRIPTION.splitlines() if line.startswith("  kodm-lite ")]
-    assert len(examples) == 3
+    assert len(examples) == 4
     markers = (cli.tyro.conf.OmitArgPrefixes, cli.tyro.conf.OmitSubcommandPrefixes)
     kinds = [type(cli.tyro.cli(cli.Program, args=words, config=markers).command) for words in examples]
     assert kinds == [cli.Train, cli.Train, cli.Sample, cli.Evaluate]
@@ -446,7 +446,7 @@ def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
 
 
 def test_what_cannot_be_written_fails_before_sampling(capsys, grey, tmp_path, monkeypatch):
-    monkeypatch.setattr(cli, "draw", lambda *args, **options: pytest.fail("sampled"))
+    monkeypatch.setattr("kodm_lite.cli.sampling.draw", lambda *args, **options: pytest.fail("sampled"))
     (tmp_path / "file").touch()
     fails(capsys, ["sample", grey, "--out", tmp_path / "file" / "a.png"], f"{tmp_path / 'file'} cannot be written")
     fails(capsys, ["sample", grey, "--out", tmp_path / "file"], "got the file")
@@ -494,3 +494,89 @@ def test_as_a_module_and_into_a_closed_pipe(grey):
         words = [sys.executable, "-m", "kodm_lite", "--help"]
         done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=180)
     assert done.returncode == 141 and done.stderr == ""
+
+
+@pytest.fixture(scope="module")
+def textured(tmp_path_factory):
+    """A tiny model of images of 32 x 32 pixels."""
+    path = tmp_path_factory.mktemp("textured") / "model.safetensors"
+    checkpoints.save(path, Model(unet(), PROCESS, (1, 32, 32), 0.9, None, {}))
+    return path
+
+
+def test_evaluate_prints_a_table_and_writes_the_same_numbers(capsys, textured, tmp_path):
+    out = tmp_path / "metrics.json"
+    words = ["evaluate", str(textured), "--data", "textures-32", "-n", "24", "--steps", "2", "--out", str(out)]
+    assert cli.main([*words, "--chunk", "10"]) == 0
+    printed = capsys.readouterr().out
+    found = json.loads(out.read_text())
+    assert found["images"] == 24 and found["data"] == "textures-32" and found["steps"] == 2
+    for row in found["rows"]:
+        line = next(line for line in printed.splitlines() if line.startswith(row["metric"]))
+        assert line[len(row["metric"]) :].split()[0] == f"{row['value']:.4g}"
+    distance = next(row for row in found["rows"] if row["metric"] == "Fréchet texture distance")
+    assert distance["value"] > 3 * distance["floor"], "an untrained model is far from real images"
+    assert cli.main(words) == 1 and "--overwrite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--data", "nowhere"], "data: got 'nowhere', expected a folder of images or one of textures-32, "),
+        (["--data", "digits-16"], "data: got images of shape (1, 16, 16), expected (1, 32, 32)"),
+        (["--data", "textures-32", "-n", "0"], "n: got 0"),
+        (["--data", "textures-32", "-n", "24", "--steps", "1", "--method", "sde"], "method: got 'sde'"),
+    ],
+)
+def test_evaluate_says_what_is_wrong(capsys, textured, options, message):
+    assert cli.main(["evaluate", str(textured), *options]) == 1
+    assert message in capsys.readouterr().err
+
+
+def test_data_lists_explains_and_checks(capsys, tmp_path):
+    assert cli.main(["data"]) == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed for name in (*recipes.RECIPES, "cifar10", "socofing"))
+    assert cli.main(["data", "cifar10"]) == 0
+    assert "https://www.cs.toronto.edu/~kriz/cifar.html" in capsys.readouterr().out
+    (tmp_path / "Real").mkdir()
+    assert cli.main(["data", "socofing", str(tmp_path)]) == 1
+    assert "https://" in capsys.readouterr().err
+    assert cli.main(["data", "imagenet"]) == 1
+    assert "imagenet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["fingerprints-32", "orientations", "digits-16", "terrain-32"])
+def test_every_recipe_trains_and_samples_by_class(capsys, tmp_path, monkeypatch, name):
+    monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
+    monkeypatch.setattr(recipes.images, "VALIDATION_IMAGES", 4)
+    few = {"fingerprints-32": ["--prints", "8"], "orientations": ["--prints", "8"], "terrain-32": ["--crops", "8"]}
+    words = ["train", name, "--out", str(tmp_path / "run"), *few.get(name, []), "--steps", "2", "--batch-size", "4"]
+    assert cli.main([*words, "--sample-every", "2"]) == 0
+    assert (tmp_path / "run" / "samples" / "step_000002.png").is_file()
+    card = checkpoints.read_header(tmp_path / "run" / "model.safetensors")["card"]
+    assert card["licence"] and (card["classes"] or name == "terrain-32")
+    by_class = ["--class", card["classes"][1], "--guidance", "2"] if card["classes"] else []
+    words = ["sample", str(tmp_path / "run"), "-n", "2", *QUICK, "--out", str(tmp_path / "a.npz"), *by_class]
+    assert cli.main(words) == 0
+    with np.load(tmp_path / "a.npz", allow_pickle=False) as archive:
+        header = json.loads(str(archive["header"]))
+    assert header["guidance"] == (2 if by_class else 1)
+
+
+def test_the_baseline_trains_and_samples_with_the_same_commands(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
+    run = str(tmp_path / "run")
+    train = ["train", "digits-16", "--diffusion", "euclidean", "--out", run, "--steps", "2"]
+    assert cli.main([*train, "--batch-size", "4", "--sample-every", "2"]) == 0
+    model = checkpoints.load(tmp_path / "run" / "model.safetensors")
+    assert type(model.network).__name__ == "EuclideanUNet" and model.calibration is None
+    for method in ("ode", "sde", "ancestral"):
+        out = tmp_path / f"{method}.png"
+        words = ["sample", run, "-n", "2", *QUICK, "--method", method, "--out", str(out)]
+        assert cli.main(words) == 0
+    capsys.readouterr()
+    assert cli.main(["sample", run, *QUICK, "--method", "euler", "--out", str(tmp_path / "e.png")]) == 1
+    assert "method: got 'euler', expected one of ('ode', 'sde', 'ancestral')" in capsys.readouterr().err
+    assert cli.main([*train, "--radius", "2"]) == 1
+    assert "radius" in capsys.readouterr().err

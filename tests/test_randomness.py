@@ -1,10 +1,11 @@
 """Random numbers: reproducible, independent of the batch they are drawn in, with the right law."""
 
+import numpy as np
 import pytest
 import torch
 from scipy.stats import kstest
 
-from kodm_lite.randomness import generators_from_seeds, normal, uniform
+from kodm_lite.randomness import generators_from_seeds, normal, one_generator_per_seed, uniform
 
 HELPFUL = r"(?s)got .*expected .*try "
 
@@ -69,3 +70,45 @@ def test_another_number_of_generators_than_images_is_refused(shape, seeds):
 
 def test_seeds_make_generators_in_order():
     assert [g.initial_seed() for g in generators_from_seeds([5, 3, 2**40])] == [5, 3, 2**40]
+
+
+@pytest.mark.parametrize(
+    "seeds", [(3, 1), np.array([3, 1]), np.array([3, 1], np.uint8), torch.tensor([3, 1]), list(np.array([3, 1]))]
+)
+def test_seeds_may_be_any_sequence_of_integers(seeds):
+    for generators in (generators_from_seeds(seeds), one_generator_per_seed(seeds, 2, None, "cpu")):
+        assert [g.initial_seed() for g in generators] == [3, 1]
+    assert len(one_generator_per_seed(range(4), 4, None, "cpu")) == 4
+    assert [g.initial_seed() for g in generators_from_seeds([-(2**63), 2**64 - 1])] == [2**63, 2**64 - 1]
+
+
+@pytest.mark.parametrize(
+    ("seeds", "named"),
+    [
+        ([0.1, 0.2], "0.1"),
+        (np.array([0.0, 1.0]), "0.0"),
+        (torch.ones(2), "1.0"),
+        ("12", "'12'"),
+        (["1", "2"], "'1'"),
+        (b"12", "b'12'"),
+        (np.arange(2)[None], "array"),
+        (torch.tensor(3), "tensor"),
+        ({1, 2}, "{1, 2}"),
+        (7, "7"),
+        ([2**65, 1], str(2**65)),
+        ([1, -(2**63) - 1], str(-(2**63) - 1)),
+    ],
+    ids=repr,
+)
+def test_what_are_no_seeds_is_refused_and_named(seeds, named):
+    for make in (generators_from_seeds, lambda seeds: one_generator_per_seed(seeds, 2, None, "cpu")):
+        with pytest.raises(ValueError, match=HELPFUL) as refused:
+            make(seeds)
+        assert f"seeds: got {named}" in str(refused.value)
+
+
+@pytest.mark.parametrize("generator", [3, [1, 2], "ab", [seeded(0), 3], np.random.default_rng(0)], ids=repr)
+def test_what_are_no_generators_is_refused(generator):
+    for draw in (normal, uniform, lambda like, g: one_generator_per_seed(None, 2, g, "cpu")):
+        with pytest.raises(ValueError, match=f"generator: {HELPFUL[4:]}"):
+            draw(torch.empty(2, 5), generator)

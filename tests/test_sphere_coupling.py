@@ -107,6 +107,13 @@ def test_the_mean_field_law_is_that_of_simulated_phases():
     assert 0.8 < float(z.square().mean()) < 1.25
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.int64, torch.uint8])
+def test_means_of_whole_numbers_are_not_rounded(dtype):
+    coupling = SphericalCoupling(TRANSFORM, cap_kernel(1.0))
+    x = (TRANSFORM.grid.theta < 1.5)[:, None].expand(TRANSFORM.grid.shape)
+    torch.testing.assert_close(coupling.average(x.to(dtype)), coupling.average(x.double()))
+
+
 @pytest.mark.parametrize(
     ("call", "message"),
     [

@@ -3,6 +3,7 @@
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 
@@ -16,6 +17,7 @@ from kodm_lite.sphere import (
     SphericalTransform,
     degree_order,
     gaussian_fields,
+    lognormal_fields,
     make_grid,
     pixel_score_matching,
     power_spectrum,
@@ -212,6 +214,16 @@ def test_gaussian_fields_have_the_spectrum_for_every_order():
     assert float(z.abs().max()) < 4.5 and float(z.square().mean().sqrt()) < 1.3
 
 
+@pytest.mark.parametrize("spectrum", [[4, 2, 1], (4.0, 2.0, 1.0), np.array([4, 2, 1]), torch.tensor([4, 2, 1])])
+def test_spectra_of_any_kind_are_taken(spectrum):
+    expected = torch.tensor([4.0, 2.0, 1.0], dtype=torch.float64)
+    assert torch.equal(gaussian_fields(spectrum, 5, seeded(0)), gaussian_fields(expected, 5, seeded(0)))
+    assert torch.equal(lognormal_fields(spectrum, 5, seeded(0)), lognormal_fields(expected, 5, seeded(0)))
+    diffusion, c, t = VariancePreserving(IsotropicNoise(3)), gaussian_fields(expected, 2), torch.tensor([0.2, 0.9])
+    for kind in (ExactDenoiser, PerDegreeDenoiser):
+        assert torch.equal(kind(diffusion, spectrum)(c, t), kind(diffusion, expected)(c, t))
+
+
 def perturbed_model(seed=0):
     wrong = UNIT + 0.1 * torch.randn(L * L, L * L, generator=seeded(seed), dtype=torch.float64)
     return lambda c, t: c @ wrong.T
@@ -249,6 +261,33 @@ def test_weights_of_the_loss_are_powers_of_the_covariance():
     for weight, M in (("identity", UNIT), ("covariance", sigma), ("noise", sigma @ sigma)):
         expected = (residual @ M * residual).sum(1)
         torch.testing.assert_close(spectral_score_matching(predict, diffusion, c0, t, weight, seeded(2)), expected)
+
+
+@pytest.mark.parametrize("shape", [(6, 1), (1, 64), (64,), (6, 63), (2, 6, 64)])
+def test_losses_refuse_predictions_of_another_shape(shape):
+    diffusion, t = VariancePreserving(NOISES["pixel"]), torch.linspace(0.1, 1, 6, dtype=torch.float64)
+    c0 = gaussian_fields(SPECTRUM, 6, seeded(1))
+
+    def wrong(c, t):
+        return torch.zeros(shape, dtype=torch.float64)
+
+    with pytest.raises(ValueError, match=r"(?s)network: got .*expected \(6, 64\).*try "):
+        spectral_score_matching(wrong, diffusion, c0, t, "noise")
+    with pytest.raises(ValueError, match=r"(?s)score: got .*expected \(6, 64\).*try "):
+        pixel_score_matching(wrong, diffusion, c0, t)
+
+
+@pytest.mark.parametrize(
+    "t", [torch.zeros(6), torch.full((6,), 1.5), torch.full((6,), math.nan), torch.ones(1), torch.ones(6, 1), 0.5]
+)
+def test_losses_refuse_other_times(t):
+    diffusion, c0 = VariancePreserving(NOISES["pixel"]), gaussian_fields(SPECTRUM, 6, seeded(1))
+    for loss in (
+        lambda: spectral_score_matching(perturbed_model(), diffusion, c0, t, "noise"),
+        lambda: pixel_score_matching(perturbed_model(), diffusion, c0, t),
+    ):
+        with pytest.raises(ValueError, match=r"(?s)t: got .*expected one time in \(0, 1\].*try "):
+            loss()
 
 
 @pytest.mark.parametrize(
@@ -323,6 +362,8 @@ def test_more_bad_input():
         spectral_score_matching(never, diffusion, torch.zeros(2, 64), torch.ones(2), "sigma")
     with pytest.raises(ValueError, match="spectrum: got negative"):
         gaussian_fields(torch.tensor([1.0, -1.0]), 3)
+    with pytest.raises(ValueError, match="spectrum: got torch.complex128, expected real"):
+        gaussian_fields(np.array([1.0, 1j]), 3)
     for kind in (ExactDenoiser, PerDegreeDenoiser):
         with pytest.raises(ValueError, match=r"spectrum: got shape \(1,\), expected C_l for l = 0 ... 7"):
             kind(diffusion, torch.ones(1))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from kodm_lite.sphere import PixelNoise, SphericalTransform, gaussian_fields, make_grid, power_spectrum
+from kodm_lite.sphere import LatLonGrid, PixelNoise, SphericalTransform, gaussian_fields, make_grid, power_spectrum
 from kodm_lite.sphere.maps import map_axes, map_figure, plot_block, plot_map, plot_spectrum
 
 GRID = make_grid("gauss", 6)
@@ -52,9 +52,34 @@ def test_a_figure_has_a_map_for_each_field():
 
 def test_bad_input_is_refused():
     _, axes = map_axes()
-    with pytest.raises(ValueError, match=r"field: got shape \(12, 6\), expected \(6, 12\)"):
+    with pytest.raises(ValueError, match=r"field: got float32 of shape \(12, 6\), expected real numbers \(6, 12\)"):
         plot_map(axes[0, 0], torch.zeros(12, 6), GRID)
     with pytest.raises(ValueError, match="ax: got a plot of kind 'rectilinear', expected a map"):
         plot_map(plt.figure().add_subplot(), torch.zeros(6, 12), GRID)
     with pytest.raises(ValueError, match="m: got 6"):
         plot_block(plt.figure().add_subplot(), PixelNoise(SphericalTransform(GRID)), 6)
+    with pytest.raises(ValueError, match=r"field: got complex128 of shape \(6, 12\)"):
+        plot_map(axes[0, 0], np.zeros((6, 12), complex), GRID)
+
+
+def test_fields_of_numpy_are_drawn_without_what_is_masked():
+    _, axes = map_axes()
+    field = np.ma.masked_less(np.arange(72.0).reshape(6, 12), 12)
+    found = np.ma.filled(plot_map(axes[0, 0], field, GRID).get_array(), np.nan)
+    assert np.isnan(found[0]).all() and not np.isnan(found[1:]).any()
+    np.testing.assert_array_equal(found[1:, 6], field[1:, 0])
+    np.testing.assert_array_equal(plot_map(axes[0, 0], field.data.tolist(), GRID).get_array()[:, 6], field.data[:, 0])
+
+
+def test_other_grids_get_advice_that_works():
+    grid = LatLonGrid(np.linspace(-80, 80, 9), np.arange(0, 360, 30.0))
+    field = np.ones((9, 12))
+    with pytest.raises(ValueError, match=r"grid: got LatLonGrid, .* try map_figure\(grid.analysis\(field\)\[None\]\)"):
+        plot_map(map_axes()[1][0, 0], field, grid)
+    assert len(map_figure(grid.analysis(field)[None], fine=1).axes) == 1
+
+
+@pytest.mark.parametrize("shape", [(0, 36), (36,), (2, 3, 36)])
+def test_a_figure_needs_a_batch_of_fields(shape):
+    with pytest.raises(ValueError, match="c: got shape .*expected .*try c"):
+        map_figure(torch.zeros(shape))

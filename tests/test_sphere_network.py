@@ -13,6 +13,7 @@ from kodm_lite.cli import main
 from kodm_lite.euclidean import VarianceExploding, VariancePreserving, noise_prediction, sample_euclidean
 from kodm_lite.models import process_from_dict
 from kodm_lite.networks import PeriodicMLP
+from kodm_lite.recipes import SphereRecipe
 from kodm_lite.sphere import (
     IsotropicNoise,
     PerDegreeDenoiser,
@@ -23,6 +24,7 @@ from kodm_lite.sphere import (
     lognormal_fields,
     make_grid,
     power_spectrum,
+    random_fields,
 )
 from kodm_lite.training import TrainingOptions, fit
 
@@ -141,7 +143,7 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
         (KuramotoProcess(), data, {"objective": "noise"}, "objective: got 'noise' for KuramotoProcess"),
         (other, data, {"objective": "noise"}, "process: got another one"),
         (DIFFUSION, data[:, :25], {"objective": "noise"}, r"data: got shape \(8, 25\), expected \(B, 36\)"),
-        (DIFFUSION, data * math.nan, {"objective": "noise"}, "data: got NaN"),
+        (DIFFUSION, data * math.nan, {"objective": "noise"}, "data: got .*NaN"),
         (DIFFUSION, data, {"objective": "noise", "sample_every": 5}, "sample_every"),
     ):
         with pytest.raises(ValueError, match=message):
@@ -152,6 +154,28 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
         checkpoints.save(tmp_path / "x.safetensors", Model(net, DIFFUSION, (25,), 0.9, None, {}))
     with pytest.raises((ValueError, CheckpointError), match="network"):
         checkpoints.save(tmp_path / "x.safetensors", Model(PeriodicMLP(36), DIFFUSION, (36,), 0.9, None, {}))
+
+
+@pytest.mark.parametrize(("value", "shown"), [(0.0, "0"), (-2.0, "-2"), (math.nan, "nan"), (math.inf, "inf")])
+def test_the_offending_value_of_a_spectrum_is_named(value, shown):
+    with pytest.raises(ValueError, match=rf"(?s)spectrum: got C_3 = {shown}, expected .*try "):
+        SphericalNet(DIFFUSION, [1.0, 1.0, 1.0, value, 1.0, 1.0])
+
+
+def test_lognormal_fields_are_made_in_pieces(monkeypatch):
+    """As many numbers on the grid at a time as are allowed, and the same fields as at once."""
+    sizes, synthesis = [], SphericalTransform.synthesis
+    monkeypatch.setattr(SphericalTransform, "synthesis", lambda self, c: sizes.append(len(c)) or synthesis(self, c))
+    at_once = lognormal_fields(SPECTRUM, 10, seeded(0))
+    monkeypatch.setattr(random_fields, "_PIECE", 4 * (2 * L) * (4 * L))
+    torch.testing.assert_close(lognormal_fields(SPECTRUM, 10, seeded(0)), at_once)
+    assert sizes == [10, 4, 4, 2] and lognormal_fields(SPECTRUM, 0).shape == (0, L * L)
+
+
+def test_lognormal_fields_of_the_shipped_models_are_made_at_once():
+    """Then they are the same to the last bit, whatever the arithmetic does with another batch."""
+    recipe = SphereRecipe()
+    assert recipe.fields * 8 * recipe.L**2 <= random_fields._PIECE
 
 
 def test_lognormal_fields_are_skewed_and_centred():

@@ -128,3 +128,9 @@ def test_each_field_has_its_own_generator():
 def test_another_band_limit_is_refused(noise):
     with pytest.raises(ValueError, match="c: got coefficients of L = 5, expected L = 4"):
         noise.draw(torch.empty(2, 25, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("L", [0, -3, 2.5, "8", True, None])
+def test_what_is_no_band_limit_is_refused(L):
+    with pytest.raises(ValueError, match=r"(?s)L: got .*expected .*try "):
+        IsotropicNoise(L)

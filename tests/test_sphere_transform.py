@@ -20,6 +20,7 @@ from kodm_lite.sphere import (
 )
 
 PI = math.pi
+TWO = (torch.tensor([0.1, 3.0]), torch.tensor([0.0, 1.0]))
 KINDS = ("gauss", "equiangular", "clenshaw")
 
 
@@ -103,6 +104,19 @@ def test_packing_is_that_of_the_definition():
     assert (a[:, 1, 2:] == 0).all()  # no orders above the degree
 
 
+def test_pack_refuses_what_it_would_drop():
+    transform, c = SphericalTransform(make_grid("gauss", 4)), fields(2, 4)
+    a = transform.unpack(c)
+    torch.testing.assert_close(transform.pack(a + 1e-14 * torch.ones_like(a)), c)  # rounding
+    with pytest.raises(ValueError, match=r"(?s)a: got .*expected .*try transform.pack\(a.mT\)"):
+        transform.pack(a.mT)
+    for l, m, value in ((1, 2, 1.0), (2, 3, 1j), (2, 0, 0.1j)):
+        wrong = a.clone()
+        wrong[1, l, m] += value
+        with pytest.raises(ValueError, match="(?s)a: got .*expected .*try setting them to zero"):
+            transform.pack(wrong)
+
+
 def test_synthesis_and_evaluation_are_sums_over_the_basis():
     L = 6
     transform, c = SphericalTransform(make_grid("clenshaw", L)), fields(2, L)
@@ -133,6 +147,13 @@ def test_empty_batches_are_empty():
     transform = SphericalTransform(make_grid("gauss", 4))
     assert transform.synthesis(torch.zeros(0, 16, dtype=torch.float64)).shape == (0, 4, 8)
     assert transform.analysis(torch.zeros(2, 0, 4, 8, dtype=torch.float64)).shape == (2, 0, 16)
+    assert transform.unpack(torch.zeros(0, 16, dtype=torch.float64)).shape == (0, 4, 4)
+    assert transform.pack(torch.zeros(0, 4, 4, dtype=torch.complex128)).shape == (0, 16)
+
+
+def test_integers_of_numpy_are_band_limits():
+    assert make_grid("gauss", np.int64(4)).L == 4 and len(degree_order(np.int64(4))[0]) == 16
+    torch.testing.assert_close(healpix_points(np.int32(2)), healpix_points(2))
 
 
 def test_rotations_move_points_and_keep_the_spectrum():
@@ -210,6 +231,13 @@ def test_it_agrees_with_torch_harmonics():
         (lambda t: make_grid("healpix", 4), "kind: got 'healpix'"),
         (lambda t: make_grid("gauss", 0), "L: got 0"),
         (lambda t: make_grid("gauss", 4, nlat=4.5), "nlat: got 4.5"),
+        (lambda t: make_grid("gauss", True), "L: got True"),
+        (lambda t: degree_order(True), "L: got True"),
+        (lambda t: healpix_points(True), "nside: got True"),
+        (lambda t: point_transform(3, torch.zeros(0), torch.zeros(0)), "theta, phi: got no points"),
+        (lambda t: point_transform(1, *TWO, torch.ones(2)), r"weights: got shape \(2,\) and sum 2, .*4 pi.*; try"),
+        (lambda t: point_transform(1, *TWO, torch.tensor([math.nan, 1.0])), "weights: got .*sum nan"),
+        (lambda t: point_transform(1, *TWO, torch.tensor([4 * PI])), r"weights: got shape \(1,\)"),
     ],
 )
 def test_bad_input_is_refused(call, message):

@@ -18,11 +18,12 @@ import tyro
 from kodm_lite.cli.data_sets import Data
 from kodm_lite.cli.evaluation import Evaluate
 from kodm_lite.cli.information import Info
+from kodm_lite.cli.reproduce import Reproduce
 from kodm_lite.cli.sampling import Sample
 from kodm_lite.cli.training import Train
 from kodm_lite.training import TrainingInterrupted
 
-__all__ = ["Data", "Evaluate", "Info", "Program", "Sample", "Train", "main"]
+__all__ = ["Data", "Evaluate", "Info", "Program", "Reproduce", "Sample", "Train", "main"]
 
 DESCRIPTION = """Diffusion models on angles: train them, draw samples, look into them.
 
@@ -54,6 +55,7 @@ class Program:
         | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
         | Annotated[Info, tyro.conf.subcommand("info")]
         | Annotated[Data, tyro.conf.subcommand("data")]
+        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
     )
 
 

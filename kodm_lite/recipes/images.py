@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from abc import abstractmethod
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
@@ -65,6 +66,8 @@ class ImageRecipe(Recipe):
             pixels, sees four pixels as one.
         diffusion: kuramoto: phases synchronise; euclidean: the baseline, grey values get Gaussian noise, and the
             network learns that noise whatever the objective.
+        published: the process with the constants of the paper, whose end still knows the mean of large images, instead
+            of one that is as strong as the images need.
         radius: pixels feel the box of this half width around them; by default the whole image.
         classes: learn the classes too, so that kodm-lite sample --class NAME can ask for one.
         start: begin with the weights of this model, a shipped name or a file, instead of random ones.
@@ -74,6 +77,7 @@ class ImageRecipe(Recipe):
 
     network: Literal["small", "coarse", "medium", "large"] = "small"
     diffusion: Literal["kuramoto", "euclidean"] = "kuramoto"
+    published: bool = False
     radius: int | None = None
     classes: bool = False
     start: str | None = None
@@ -119,7 +123,8 @@ class ImageRecipe(Recipe):
         process: Process
         network: PeriodicUNet | EuclideanUNet
         if self.diffusion == "kuramoto":
-            process = KuramotoProcess.for_shape(shape, coupling=self.coupling)
+            make = KuramotoProcess if self.published else partial(KuramotoProcess.for_shape, shape)
+            process = make(coupling=self.coupling)
             network = PeriodicUNet(shape[0], process, **SIZES[self.network], classes=classes)
         else:
             process = VariancePreserving(WhiteNoise(shape, data.scale * math.pi))  # of grey values: 1

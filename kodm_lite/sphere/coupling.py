@@ -61,13 +61,17 @@ class SphericalCoupling:
         self.factors = (zonal @ values) / integral  # (L,): by how much each degree is multiplied
 
     def average(self, x: Tensor) -> Tensor:
-        """Weighted mean over the neighbourhood of every point; real or complex (..., nlat, nlon), same shape."""
+        """Weighted mean over the neighbourhood of every point; real or complex (..., nlat, nlon), same shape.
+
+        Means of whole numbers and of truth values have the dtype of the transform.
+        """
         if x.is_complex():
             return torch.complex(self.average(x.real), self.average(x.imag))
         transform = self.transform
         c = transform.analysis(x.to(transform.ring_weights))
         factors = self.factors.to(c)[degrees(transform.L).to(c.device)]
-        return transform.synthesis(factors * c).to(x)
+        mean = transform.synthesis(factors * c)
+        return mean.to(x) if x.is_floating_point() else mean
 
     def mean_field(self, theta: Tensor) -> Tensor:
         """z = weighted mean of exp(i theta) around every point, complex, same shape as ``theta``."""

@@ -80,7 +80,7 @@ def make_grid(kind: GridKind, L: int, nlat: int | None = None, nlon: int | None 
     if kind not in get_args(GridKind):
         raise ValueError(f"kind: got {kind!r}, expected one of {get_args(GridKind)}")
     for name, size in (("L", L), ("nlat", nlat), ("nlon", nlon)):
-        if size is not None and (not isinstance(size, Integral) or size < 1):
+        if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 1):
             raise ValueError(f"{name}: got {size!r}, expected a whole number from 1 on; degrees are l = 0 ... L - 1")
     L = int(L)
     least = {"gauss": L, "equiangular": 2 * L - 1, "clenshaw": max(2 * L - 1, 2)}[kind]
@@ -141,8 +141,9 @@ def healpix_points(nside: int) -> tuple[Tensor, Tensor]:
 
     Source: Gorski et al. 2005, equations 4 to 9.
     """
-    if not isinstance(nside, int) or nside < 1:
-        raise ValueError(f"nside: got {nside!r}, expected at least 1")
+    if not isinstance(nside, Integral) or isinstance(nside, bool) or nside < 1:
+        raise ValueError(f"nside: got {nside!r}, expected a whole number from 1 on; try 8")
+    nside = int(nside)
     theta, phi = [], []
     for ring in range(1, 4 * nside):
         polar = min(ring, 4 * nside - ring)

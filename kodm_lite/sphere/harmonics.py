@@ -11,11 +11,22 @@ They are the coordinates of f in an orthonormal basis: the norm of c is that of 
 from __future__ import annotations
 
 import math
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["band_limit", "degree_order", "degrees", "legendre", "power_spectrum", "real_harmonics", "real_scale"]
+__all__ = [
+    "band_limit",
+    "check_band_limit",
+    "degree_order",
+    "degrees",
+    "legendre",
+    "power_spectrum",
+    "real_harmonics",
+    "real_scale",
+]
 
 
 def degree_order(L: int) -> tuple[Tensor, Tensor]:
@@ -24,7 +35,7 @@ def degree_order(L: int) -> tuple[Tensor, Tensor]:
     >>> degree_order(2)
     (tensor([0, 1, 1, 1]), tensor([ 0, -1,  0,  1]))
     """
-    _check_band_limit(L)
+    L = check_band_limit(L)
     j = torch.arange(L * L)
     l = degrees(L)
     return l, j - l * l - l
@@ -74,7 +85,7 @@ def legendre(L: int, theta: Tensor) -> Tensor:
     Returns:
         (L, L, P), [m, l, point], zero for l < m.
     """
-    _check_band_limit(L)
+    L = check_band_limit(L)
     x, sine = theta.double().cos(), theta.double().sin()
     table = torch.zeros(L, L, len(theta), dtype=torch.float64, device=theta.device)
     table[0, 0] = math.sqrt(1 / (4 * math.pi))
@@ -130,6 +141,12 @@ def check_points(theta: Tensor, phi: Tensor) -> None:
         raise ValueError("phi: got values beyond two turns or NaN, expected longitudes in radians; try torch.deg2rad")
 
 
-def _check_band_limit(L: int) -> None:
-    if not isinstance(L, int) or L < 1:
-        raise ValueError(f"L: got {L!r}, expected a band limit from 1 on: degrees are l = 0 ... L - 1")
+def check_band_limit(L: Any) -> int:
+    """L as a plain integer.
+
+    Raises:
+        ValueError: no whole number from 1 on.
+    """
+    if not isinstance(L, Integral) or isinstance(L, bool) or L < 1:
+        raise ValueError(f"L: got {L!r}, expected a whole number from 1 on: degrees are l = 0 ... L - 1; try 8")
+    return int(L)

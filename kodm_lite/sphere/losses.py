@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, get_args
 
+import torch
 from torch import Tensor
 
 from kodm_lite.euclidean import EuclideanDiffusion, NoisePredictor
@@ -43,11 +44,15 @@ def spectral_score_matching(
 
     Returns:
         One loss per field (B,): sums over coefficients.
+
+    Raises:
+        ValueError: an unknown weight, times outside (0, 1] or not one per field, predictions of another shape.
     """
     if weight not in get_args(Weight):
         raise ValueError(f"weight: got {weight!r}, expected one of {get_args(Weight)}")
+    _check_times(t, c0)
     c, eps = diffusion.perturb(c0, t, generator)
-    error = (network(c, t) - eps) / per_image(diffusion.sigma(t), c)
+    error = (_predicted(network, "network", c, t) - eps) / per_image(diffusion.sigma(t), c)
     if weight == "noise":
         return error.square().sum(-1)
     residual = diffusion.noise.solve(error)
@@ -75,12 +80,36 @@ def pixel_score_matching(
 
     Returns:
         One loss per field (B,): sums over pixels.
+
+    Raises:
+        ValueError: other noise, times outside (0, 1] or not one per field, a score of another shape.
     """
     noise = diffusion.noise
     if not isinstance(noise, PixelNoise):
         raise ValueError(f"noise: got {type(noise).__name__}, expected PixelNoise: only it is noise of pixels")
+    _check_times(t, c0)
     pixels = noise.pixels(c0, generator)
     alpha, sigma = (per_image(x(t), c0)[..., None] for x in (diffusion.alpha, diffusion.sigma))
     x = alpha * noise.transform.synthesis(c0) + sigma * pixels
-    lifted = noise.transform.adjoint_analysis(score(noise.transform.analysis(x), t))
+    lifted = noise.transform.adjoint_analysis(_predicted(score, "score", noise.transform.analysis(x), t))
     return (lifted + pixels / (sigma * noise.pixel_std**2)).square().sum((-2, -1))
+
+
+def _check_times(t: Tensor, c0: Tensor) -> None:
+    t = torch.as_tensor(t)  # a single number is refused below
+    if t.shape != c0.shape[:1] or not bool(((t > 0) & (t <= 1)).all()):
+        raise ValueError(
+            f"t: got shape {tuple(t.shape)} and {t.flatten()[:3].tolist()}..., expected one time in (0, 1] for each of "
+            f"{len(c0)} fields; try torch.rand(len(c0)).clamp(min=1e-3)"
+        )
+
+
+def _predicted(network: Callable[[Tensor, Tensor], Tensor], name: str, c: Tensor, t: Tensor) -> Tensor:
+    """What a network makes of c and t, which must have the shape of c: another one could spread over the batch."""
+    x = network(c, t)
+    if x.shape != c.shape:
+        raise ValueError(
+            f"{name}: got a prediction of shape {tuple(x.shape)}, expected {tuple(c.shape)}, that of the coefficients; "
+            "try one number per coefficient of each field"
+        )
+    return x

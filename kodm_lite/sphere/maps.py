@@ -37,7 +37,7 @@ def map_axes(rows: int = 1, columns: int = 1, width: float = 7.4) -> tuple[Figur
     )
 
 
-def plot_map(ax: Axes, field: Tensor, grid: SphereGrid, title: str = "", **options: Any) -> QuadMesh:
+def plot_map(ax: Axes, field: Tensor | np.ndarray, grid: SphereGrid, title: str = "", **options: Any) -> QuadMesh:
     """A field (nlat, nlon) on a grid as a map; north is up, longitude 0 in the middle.
 
     Args:
@@ -48,10 +48,16 @@ def plot_map(ax: Axes, field: Tensor, grid: SphereGrid, title: str = "", **optio
         options: for pcolormesh, for instance vmin, vmax and cmap; cyclic=True for phases.
 
     Raises:
-        ValueError: a field of another shape, axes that are no map.
+        ValueError: a field of another shape, another kind of grid, axes that are no map.
     """
-    if tuple(field.shape) != grid.shape:
-        raise ValueError(f"field: got shape {tuple(field.shape)}, expected {grid.shape}, that of the grid")
+    if not isinstance(grid, SphereGrid):
+        raise ValueError(
+            f"grid: got {type(grid).__name__}, expected a SphereGrid; for fields of a LatLonGrid try "
+            "map_figure(grid.analysis(field)[None])"
+        )
+    x = np.ma.asarray(field.detach().cpu().numpy() if isinstance(field, Tensor) else field)
+    if x.shape != grid.shape or np.iscomplexobj(x):
+        raise ValueError(f"field: got {x.dtype} of shape {x.shape}, expected real numbers {grid.shape}")
     if ax.name != "mollweide":
         raise ValueError(f"ax: got a plot of kind {ax.name!r}, expected a map; try figure, axes = map_axes()")
     if options.pop("cyclic", False):
@@ -60,7 +66,7 @@ def plot_map(ax: Axes, field: Tensor, grid: SphereGrid, title: str = "", **optio
     borders = np.concatenate([[0.0], 0.5 * (theta[1:] + theta[:-1]), [math.pi]])
     half, step = grid.nlon // 2, 2 * math.pi / grid.nlon  # longitudes beyond 180 degrees belong to the left
     longitude = (np.arange(grid.nlon + 1) - half - 0.5) * step
-    values = np.roll(field.detach().cpu().numpy(), half, axis=1)
+    values = np.roll(np.ma.filled(x.astype(float), np.nan), half, axis=1)  # masked values are not drawn
     if grid.nlon % 2 == 0:  # the points on the date line are half here and half there
         longitude = np.concatenate([[-math.pi], longitude[1:], [math.pi]])
         values = np.concatenate([values, values[:, :1]], axis=1)
@@ -73,8 +79,14 @@ def plot_map(ax: Axes, field: Tensor, grid: SphereGrid, title: str = "", **optio
 
 
 def map_figure(c: Tensor, columns: int = 4, fine: int = 3) -> Figure:
-    """Maps of fields with coefficients (n, L^2), in the same colours, on a grid ``fine`` times finer than needed."""
+    """Maps of fields with coefficients (n, L^2), in the same colours, on a grid ``fine`` times finer than needed.
+
+    Raises:
+        ValueError: no fields, or more than one batch dimension.
+    """
     L = band_limit(c)
+    if c.ndim != 2 or not len(c):
+        raise ValueError(f"c: got shape {tuple(c.shape)}, expected (n, L^2) with n from 1 on; try c[None] for one")
     grid = make_grid("equiangular", L, nlat=2 * fine * L, nlon=4 * fine * L)
     fields = SphericalTransform(grid).synthesis(c.detach().cpu().double())
     columns = min(columns, len(c))

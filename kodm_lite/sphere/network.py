@@ -54,8 +54,14 @@ class SphericalNet(nn.Module):
     ):
         super().__init__()
         L, values = process.noise.L, [float(x) for x in spectrum]
-        if len(values) != L or not all(0 < x < math.inf for x in values):
+        if len(values) != L:
             raise ValueError(f"spectrum: got {len(values)} values, expected {L} positive ones, for l = 0 ... {L - 1}")
+        bad = [f"C_{l} = {x:g}" for l, x in enumerate(values) if not 0 < x < math.inf]
+        if bad:
+            raise ValueError(
+                f"spectrum: got {', '.join(bad[:3])}, expected positive finite numbers for l = 0 ... {L - 1}; try a "
+                "small number in place of zero"
+            )
         if not (channels >= 1 and blocks >= 1 and 1 <= oversampling <= 4):
             raise ValueError(
                 f"channels, blocks, oversampling: got {channels}, {blocks} and {oversampling}, expected at least 1 of "

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from kodm_lite.randomness import Generators, normal
 from kodm_lite.sphere.grids import make_grid
-from kodm_lite.sphere.harmonics import band_limit
+from kodm_lite.sphere.harmonics import band_limit, check_band_limit
 from kodm_lite.sphere.transform import SphericalTransform
 
 __all__ = ["HarmonicNoise", "IsotropicNoise", "PixelNoise", "noise_from_dict"]
@@ -28,13 +28,17 @@ class HarmonicNoise(nn.Module):
 
     Args:
         L: band limit.
+
+    Raises:
+        ValueError: an L that is no whole number from 1 on.
     """
 
     unit = 1.0
 
     def __init__(self, L: int):
         super().__init__()
-        self.L, self.shape = L, (L**2,)
+        self.L = check_band_limit(L)
+        self.shape = (self.L**2,)
 
     def mean_mode(self, c: Tensor) -> Tensor:
         """The coefficient l = 0, the mean of the field."""

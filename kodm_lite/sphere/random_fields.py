@@ -6,7 +6,9 @@ The coefficients of a Gaussian field are independent, with a variance C_l that d
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -18,35 +20,43 @@ from kodm_lite.sphere.harmonics import degrees
 from kodm_lite.sphere.noise import PixelNoise
 from kodm_lite.sphere.transform import SphericalTransform
 
-__all__ = ["ExactDenoiser", "PerDegreeDenoiser", "gaussian_fields", "lognormal_fields"]
+__all__ = ["ExactDenoiser", "PerDegreeDenoiser", "Spectrum", "gaussian_fields", "lognormal_fields"]
+
+Spectrum = Tensor | np.ndarray | Sequence[float]
+_PIECE = 2**25  # numbers on a grid at a time: a quarter of a gigabyte
 
 
-def gaussian_fields(spectrum: Tensor, n: int, generator: Generators = None) -> Tensor:
+def gaussian_fields(spectrum: Spectrum, n: int, generator: Generators = None) -> Tensor:
     """Coefficients (n, L^2) of draws with a power spectrum: E c_lm^2 = C_l for every m.
 
     Args:
-        spectrum: C_l >= 0 (L,).
+        spectrum: C_l >= 0 (L,); lists, arrays and whole numbers are taken as float64.
         n: number of fields.
         generator: None, one, or one per field.
 
     Raises:
         ValueError: a spectrum that is negative, NaN, or no vector.
     """
-    check_spectrum(spectrum)
+    spectrum = check_spectrum(spectrum)
     std = spectrum.sqrt()[degrees(len(spectrum)).to(spectrum.device)]
     return std * normal(torch.empty(n, len(std), dtype=spectrum.dtype, device=spectrum.device), generator)
 
 
-def lognormal_fields(spectrum: Tensor, n: int, generator: Generators = None) -> Tensor:
+def lognormal_fields(spectrum: Spectrum, n: int, generator: Generators = None) -> Tensor:
     """Coefficients (n, L^2) of fields exp(g), less their mean, for Gaussian fields g of the spectrum: skewed ones.
 
     The exponential has no band limit; what lies beyond L is cut off.
     """
+    spectrum = check_spectrum(spectrum)
     L = len(spectrum)
     fine = SphericalTransform(make_grid("gauss", L, nlat=2 * L, nlon=4 * L), spectrum.dtype)
     variance = float((spectrum * (2 * torch.arange(L) + 1)).sum() / (4 * math.pi))  # of g at a point
-    fields = fine.synthesis(gaussian_fields(spectrum, n, generator))
-    return fine.analysis(torch.exp(fields) - math.exp(0.5 * variance))
+    c = gaussian_fields(spectrum, n, generator)
+    at_once = max(1, _PIECE // math.prod(fine.grid.shape))
+    for start in range(0, n, at_once):  # in place: many fields on a grid fill the memory
+        fields = fine.synthesis(c[start : start + at_once])
+        c[start : start + at_once] = fine.analysis(torch.exp(fields) - math.exp(0.5 * variance))
+    return c
 
 
 class ExactDenoiser:
@@ -60,8 +70,8 @@ class ExactDenoiser:
         spectrum: C_l > 0 (L,).
     """
 
-    def __init__(self, diffusion: EuclideanDiffusion, spectrum: Tensor):
-        check_spectrum(spectrum, diffusion.noise.L)
+    def __init__(self, diffusion: EuclideanDiffusion, spectrum: Spectrum):
+        spectrum = check_spectrum(spectrum, diffusion.noise.L)
         if not bool((spectrum > 0).all()):
             raise ValueError("spectrum: got zeros, expected C_l > 0 for every degree")
         self.diffusion, self.noise = diffusion, diffusion.noise
@@ -94,8 +104,8 @@ class PerDegreeDenoiser:
         spectrum: C_l >= 0 (L,).
     """
 
-    def __init__(self, diffusion: EuclideanDiffusion, spectrum: Tensor):
-        check_spectrum(spectrum, diffusion.noise.L)
+    def __init__(self, diffusion: EuclideanDiffusion, spectrum: Spectrum):
+        spectrum = check_spectrum(spectrum, diffusion.noise.L)
         self.diffusion = diffusion
         self.variance = spectrum[degrees(len(spectrum))]
 
@@ -104,11 +114,23 @@ class PerDegreeDenoiser:
         return sigma * c / (alpha**2 * self.variance.to(c) + sigma**2)
 
 
-def check_spectrum(spectrum: Tensor, L: int | None = None) -> None:
-    """Refuse what is no power spectrum (L,)."""
+def check_spectrum(spectrum: Spectrum, L: int | None = None) -> Tensor:
+    """A power spectrum (L,) as floating numbers.
+
+    Raises:
+        ValueError: another shape, negative or complex numbers, NaN.
+    """
+    if not isinstance(spectrum, Tensor):
+        kind = complex if np.iscomplexobj(spectrum) else float
+        spectrum = torch.from_numpy(np.array(spectrum, dtype=kind))
+    if spectrum.is_complex():
+        raise ValueError(f"spectrum: got {spectrum.dtype}, expected real C_l; try power_spectrum(transform.pack(a))")
+    if not spectrum.is_floating_point():
+        spectrum = spectrum.double()
     if spectrum.ndim != 1 or len(spectrum) != (L or max(1, len(spectrum))):
         raise ValueError(
             f"spectrum: got shape {tuple(spectrum.shape)}, expected C_l for l = 0 ... {(L or 0) - 1 if L else 'L - 1'}"
         )
     if not bool((spectrum >= 0).all() & spectrum.isfinite().all()):
         raise ValueError("spectrum: got negative values or NaN, expected finite C_l >= 0")
+    return spectrum

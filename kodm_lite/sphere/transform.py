@@ -125,17 +125,28 @@ class SphericalTransform(nn.Module):
         return self.analysis(values.reshape(*c.shape[:-1], *self.grid.shape))
 
     def pack(self, a: Tensor) -> Tensor:
-        """Real coefficients (..., L^2) of complex ones (..., L, L), [l, m] with m >= 0."""
+        """Real coefficients (..., L^2) of complex ones (..., L, L), [l, m] with m >= 0.
+
+        Raises:
+            ValueError: another shape, orders above the degree, imaginary parts at m = 0.
+        """
         if not a.is_complex() or a.shape[-2:] != (self.L, self.L):
             raise ValueError(
                 f"a: got {a.dtype} of shape {tuple(a.shape)}, expected complex (..., {self.L}, {self.L}), [l, m]"
+            )
+        if self._lost(a):
+            hint = "transform.pack(a.mT), as these look like [m, l]" if not self._lost(a.mT) else "setting them to zero"
+            raise ValueError(
+                "a: got numbers at m > l or imaginary parts at m = 0, expected none in the coefficients [l, m] of a "
+                f"real field; try {hint}"
             )
         return self.from_planes(torch.view_as_real(a.mT.contiguous()).movedim(-1, -3))
 
     def unpack(self, c: Tensor) -> Tensor:
         """Complex coefficients (..., L, L), [l, m] with m >= 0, of real ones (..., L^2)."""
         self._check(c, "c", (self.L**2,), f"the coefficients of a field with L = {self.L}")
-        return torch.view_as_complex(self.planes(c).movedim(-3, -1).contiguous()).mT
+        planes = self.planes(c)
+        return torch.complex(planes[..., 0, :, :], planes[..., 1, :, :]).mT
 
     def planes(self, c: Tensor) -> Tensor:
         """Real and imaginary parts of a_lm, (..., 2, L, L), [part, m, l]: for work order by order."""
@@ -145,6 +156,12 @@ class SphericalTransform(nn.Module):
     def from_planes(self, planes: Tensor) -> Tensor:
         """Inverse of :meth:`planes`; what is in places that belong to no coefficient is dropped."""
         return planes.flatten(-3)[..., self._packed] * self._packed_scale
+
+    def _lost(self, a: Tensor) -> bool:
+        """Whether more than rounding stands where a real field has no coefficients."""
+        above = torch.cat([a.detach().triu(1).abs(), a.detach()[..., :1].imag.abs()], -1)
+        largest = a.detach().abs().nan_to_num().amax() if a.numel() else 0.0
+        return not bool((above <= largest * torch.finfo(a.dtype).eps ** 0.5).all())
 
     def _check(self, x: Tensor, name: str, shape: tuple[int, ...], expected: str) -> None:
         if x.is_complex() or tuple(x.shape[-len(shape) :]) != shape:
@@ -176,9 +193,20 @@ def point_transform(L: int, theta: Tensor, phi: Tensor, weights: Tensor | None =
         L: band limit.
         theta, phi: points (P,), radians.
         weights: quadrature weights (P,), sum 4 pi; equal ones by default.
+
+    Raises:
+        ValueError: no points, or weights that do not sum to 4 pi.
     """
     check_points(theta, phi)
+    if not len(theta):
+        raise ValueError("theta, phi: got no points, expected at least one; try icosahedron_points()")
     values = real_harmonics(L, theta, phi)
     if weights is None:
         weights = torch.full_like(theta, 4 * math.pi / len(theta))
+    total = float(weights.double().sum())
+    if weights.shape != theta.shape or not math.isclose(total, 4 * math.pi, rel_tol=1e-3):
+        raise ValueError(
+            f"weights: got shape {tuple(weights.shape)} and sum {total:g}, expected {tuple(theta.shape)} and 4 pi, the "
+            "area of the sphere; try weights * (4 * math.pi / weights.sum())"
+        )
     return PointTransform(values, values.T * weights.double())

@@ -1,0 +1,93 @@
+"""What is compared in the table of methods: the Euclidean baseline, the published method, and the one of this package.
+
+Every method is a way to change a recipe for images, and a way to sample.  All have the same images, the same U-Net but
+for its ends, the same optimiser, the same number of training steps, and the same number of network evaluations for a
+sample.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from kodm_lite.checkpoints import Model
+from kodm_lite.generation import draw
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.recipes import ImageRecipe
+
+__all__ = ["METHODS", "Method"]
+
+_RADIUS = 4  # of local coupling: boxes of 9 x 9 pixels
+
+
+@dataclass(frozen=True)
+class Method:
+    """One row of the table.
+
+    Args:
+        title: for people.
+        change: what the recipe's fields become.
+        objective: what the network learns from.
+        sampler: method of sampling.
+        evaluations: of the network in a step of the sampler.
+        own_steps: whether the model is trained for a number of steps, as the published one is, and not for all.
+    """
+
+    title: str
+    change: dict[str, Any]
+    objective: dict[str, Any]
+    sampler: str
+    evaluations: int = 1
+    own_steps: bool = False
+
+    def recipe(self, recipe: ImageRecipe, steps: int | None, folder: Path, **training: Any) -> ImageRecipe:
+        """The recipe of this method.
+
+        Args:
+            recipe: for the images.
+            steps: of the forward simulation, for a method with ``own_steps``.
+            folder: for the model.
+            training: options that all methods have in common.
+        """
+        changes: dict[str, Any] = {**training, **self.objective}
+        if self.own_steps and steps:
+            changes["simulation_steps"] = steps
+        options = replace(recipe.training, **changes)
+        return replace(recipe, **self.change, training=options, out=folder)  # type: ignore[call-arg]
+
+    def sample(self, model: Model, shape: tuple[int, ...], budget: int, **options: Any) -> Tensor:
+        """Samples (B, C, H, W) with at most ``budget`` evaluations of the network for each."""
+        steps = budget // self.evaluations
+        if steps < 1:
+            raise ValueError(f"budget: got {budget}, expected at least {self.evaluations} evaluations for {self.title}")
+        if isinstance(model.process, KuramotoProcess) and self.own_steps:
+            options = {"prior": model.process.prior(), **options}  # as published: no correlations between pixels
+        return draw(
+            model.network,
+            model.process,
+            shape,
+            scale=model.scale,
+            calibration=model.calibration,
+            method=self.sampler,
+            steps=steps,
+            **options,
+        )
+
+
+_PUBLISHED = {"objective": "transition", "draws": 5, "weighting": "published"}
+_EUCLIDEAN: dict[str, Any] = {"diffusion": "euclidean"}
+
+#: By the name that the command line knows.  Methods with equal ``change`` and ``objective`` share their models.
+METHODS: dict[str, Method] = {
+    "sgm": Method("SGM, ancestral steps", _EUCLIDEAN, {"objective": "noise"}, "ancestral"),
+    "sgm-flow": Method("SGM, probability flow", _EUCLIDEAN, {"objective": "noise"}, "ode", evaluations=2),
+    "kodm-global": Method("KODM global, as published", {"published": True}, _PUBLISHED, "euler", own_steps=True),
+    "kodm-local": Method(
+        "KODM local, as published", {"published": True, "radius": _RADIUS}, _PUBLISHED, "euler", own_steps=True
+    ),
+    "mean-field": Method("KODM global, mean-field", {}, {"objective": "mean_field"}, "ode"),
+    "mean-field-local": Method("KODM local, mean-field", {"radius": _RADIUS}, {"objective": "mean_field"}, "ode"),
+}
