@@ -43,20 +43,20 @@ class Method:
     evaluations: int = 1
     own_steps: bool = False
 
-    def recipe(self, recipe: ImageRecipe, steps: int | None, folder: Path, **training: Any) -> ImageRecipe:
-        """The recipe of this method.
+    def recipe(self, recipe: ImageRecipe, simulated: int, folder: Path, **training: Any) -> ImageRecipe:
+        """The recipe of this method, without classes.
 
         Args:
             recipe: for the images.
-            steps: of the forward simulation, for a method with ``own_steps``.
+            simulated: steps of the forward simulation, for a method with ``own_steps``.
             folder: for the model.
             training: options that all methods have in common.
         """
         changes: dict[str, Any] = {**training, **self.objective}
-        if self.own_steps and steps:
-            changes["simulation_steps"] = steps
+        if self.own_steps:
+            changes["simulation_steps"] = simulated
         options = replace(recipe.training, **changes)
-        return replace(recipe, **self.change, training=options, out=folder)  # type: ignore[call-arg]
+        return replace(recipe, **self.change, classes=False, training=options, out=folder)  # type: ignore[call-arg]
 
     def sample(self, model: Model, shape: tuple[int, ...], budget: int, **options: Any) -> Tensor:
         """Samples (B, C, H, W) with at most ``budget`` evaluations of the network for each."""

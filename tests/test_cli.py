@@ -33,6 +33,7 @@ from kodm_lite import (
 from kodm_lite.checkpoints import Model
 from kodm_lite.networks import SIZES, PeriodicMLP, PeriodicUNet
 from kodm_lite.pictures import FILM_BYTES, grid, write_film
+from kodm_lite.reproduction import summary, table
 from kodm_lite.training import TrainingOptions, read_log
 
 PROCESS = KuramotoProcess()
@@ -48,6 +49,7 @@ COMMANDS = {
     "train folder": recipes.FolderRecipe,
     "sample": cli.Sample,
     "evaluate": cli.Evaluate,
+    "reproduce": cli.Reproduce,
     "info": cli.Info,
     "data": cli.Data,
 }
@@ -580,3 +582,49 @@ def test_the_baseline_trains_and_samples_with_the_same_commands(capsys, tmp_path
     assert "method: got 'euler', expected one of ('ode', 'sde', 'ancestral')" in capsys.readouterr().err
     assert cli.main([*train, "--radius", "2"]) == 1
     assert "radius" in capsys.readouterr().err
+
+
+def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
+    words = ["reproduce", "--data", "digits-16", "--methods", "sgm", "sgm-flow", "kodm-global", "mean-field"]
+    words += ["--budgets", "2", "4", "--train-steps", "2", "--batch-size", "8", "--images", "20"]
+    words += ["--out", str(tmp_path)]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    cells = sorted(path.name for path in (tmp_path / "cells").iterdir())
+    assert len(cells) == 8 and "digits-16.mean-field.4.0.json" in cells
+    models = sorted(path.parent.name for path in (tmp_path / "models" / "digits-16").glob("*/seed-0"))
+    assert models == ["kodm-global-2", "kodm-global-4", "mean-field", "sgm"], "methods that train alike share a model"
+    lines = json.loads((tmp_path / "table.json").read_text())
+    for line in lines:
+        cell = json.loads((tmp_path / "cells" / f"digits-16.{line['method']}.{line['budget']}.0.json").read_text())
+        row = next(x for x in cell["evaluation"]["rows"] if x["metric"] == "Fréchet texture distance")
+        assert (line["value"], line["error"], line["seeds"]) == (row["value"], row["error"], 1)
+        assert f"{line['value']:.2f} ± {line['error']:.2f}" in printed
+    assert "SOCOFing, 100 steps: SGM 104.92, KODM global 74.41, KODM local 67.49" in printed
+    assert "Not run: cifar10. With --cifar10 PATH it is." in printed and "https://www.cs.toronto.edu" in printed
+    assert (tmp_path / "table.png").stat().st_size > 1000
+
+    changed = tmp_path / "cells" / "digits-16.sgm.2.0.json"
+    times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json") if path.parent.name == "cells"}
+    weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
+    changed.unlink()
+    assert cli.main(words) == 0
+    assert {path: path.stat().st_mtime_ns for path in weights} == weights, "no model is trained again"
+    assert [path for path in times if path.stat().st_mtime_ns != times[path]] == [changed]
+    assert json.loads((tmp_path / "table.json").read_text()) == lines
+    capsys.readouterr()
+    assert cli.main([*words, "--train-steps", "3"]) == 1
+    assert "try another folder" in capsys.readouterr().err
+
+
+def test_the_error_over_seeds_is_that_of_their_mean():
+    def result(seed, value):
+        row = {"metric": "Fréchet texture distance", "value": value, "error": 0.3, "floor": 0.1}
+        cell = {"data": "d", "method": "sgm", "budget": 25, "seed": seed, "title": "SGM"}
+        return {**cell, "evaluation": {"rows": [row]}}
+
+    (line,) = summary([result(0, 1.0), result(1, 2.0), result(2, 4.5)])
+    assert line["value"] == pytest.approx(2.5) and line["seeds"] == 3
+    assert line["error"] == pytest.approx(np.std([1.0, 2.0, 4.5], ddof=1) / 3**0.5)
+    assert table([line]).splitlines()[1].split() == ["SGM", "2.50", "±", f"{line['error']:.2f}"]
