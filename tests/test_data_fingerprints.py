@@ -125,6 +125,8 @@ def test_orientations_as_data(fingers):
     assert torch.equal(data.theta[:, 0], fingers.doubled)
     assert data.scale == 1 and data.names == FINGERPRINTS
     assert torch.equal(data.labels, fingers.labels)
+    half = fingerprints(64, n=4, scale=0.5)
+    assert torch.allclose(half.theta, fingers.image[:4] * 0.5 * math.pi, atol=1e-5) and half.scale == 0.5
     images = fingerprints(64, n=4)
     assert torch.allclose(images.theta, fingers.image[:4] * 0.9 * math.pi, atol=1e-5)
 

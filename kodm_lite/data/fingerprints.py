@@ -29,7 +29,6 @@ FINGERPRINTS = ("arch", "left loop", "right loop", "whorl")
 
 Split = Literal["train", "test"]
 _TEST_SHARE = 0.1
-_SCALE = 0.9
 _MARGIN = 16  # pixels beyond each edge of the image, so that ridges do not feel the opposite one
 _CHUNK = 64  # fingers drawn at a time
 # Cores and deltas in units of half the image, x to the right, y down, from the middle of the print.
@@ -68,8 +67,9 @@ def fingerprints(
     period: float = 9.0,
     pores: bool = False,
     noise: float = 0.0,
+    scale: float = 0.9,
 ) -> PhaseData:
-    """Made fingerprints as phases in [-0.9 pi, 0.9 pi], or their orientations.
+    """Made fingerprints as phases, or their orientations.
 
     Classes take turns.  Each finger has a number; a hash of it and of ``seed`` says whether the finger is in the
     training or in the test split.
@@ -84,6 +84,8 @@ def fingerprints(
         period: from ridge to ridge in pixels, at least 3; 9 at 500 dots per inch.
         pores: leave white dots on the ridges.
         noise: standard deviation of noise of the grey values, which lie in [-1, 1].
+        scale: of :func:`kodm_lite.image_to_phase`.  Prints are nearly black and white: with 0.5 these are opposite
+            angles, with 0.9, as in the paper, neighbours.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size).
@@ -100,10 +102,10 @@ def fingerprints(
     fingers = draw_fingers(size, split, n, seed, period, pores, noise, ridges=kind == "ridges")
     made = "fingerprints" if kind == "ridges" else "orientations of fingerprints"
     return PhaseData(
-        theta=image_to_phase(fingers.image, _SCALE) if kind == "ridges" else fingers.doubled[:, None],
+        theta=image_to_phase(fingers.image, scale) if kind == "ridges" else fingers.doubled[:, None],
         labels=fingers.labels,
         names=FINGERPRINTS,
-        scale=_SCALE if kind == "ridges" else 1.0,
+        scale=scale if kind == "ridges" else 1.0,
         source=f"{made} made by kodm_lite, ridges {period:g} pixels apart",
         licence="none needed: the data are made from random numbers",
     )

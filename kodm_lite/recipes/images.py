@@ -170,6 +170,7 @@ class FingerprintRecipe(ImageRecipe):
     Args:
         size: side of the images in pixels, a multiple of 8.
         period: from ridge to ridge in pixels.
+        scale: share of the half circle between grey and white; 0.5 makes black and white opposite angles.
         kind: ridges: as ink shows them; orientation: twice the angle of the ridges, at every pixel.
         prints: number of fingers to learn from.
         out: folder for the model, the state, the log and pictures.
@@ -177,6 +178,7 @@ class FingerprintRecipe(ImageRecipe):
 
     size: int = 64
     period: float = 9.0
+    scale: float = 0.5
     network: Literal["small", "coarse", "medium", "large"] = "coarse"
     kind: Literal["ridges", "orientation"] = "ridges"
     prints: int = 8192
@@ -194,7 +196,7 @@ class FingerprintRecipe(ImageRecipe):
     def images(self, split: Split, n: int | None = None) -> PhaseData:
         """Test images are prints of other fingers."""
         n = n or (self.prints if split == "train" else min(VALIDATION_IMAGES, self.prints))
-        return fingerprints(self.size, split, n, kind=self.kind, period=self.period)
+        return fingerprints(self.size, split, n, kind=self.kind, period=self.period, scale=self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
