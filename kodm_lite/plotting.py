@@ -19,13 +19,17 @@ from typing import Any
 import matplotlib.pyplot as plt
 import numpy as np
 import torch
+from matplotlib import colormaps
 from matplotlib.axes import Axes
 from matplotlib.axis import Axis
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.image import AxesImage
 from torch import Tensor
+from torch.nn import functional
 
 from kodm_lite.circular import phase_to_image, wrap
+from kodm_lite.lic import line_integral_convolution
 
 __all__ = [
     "COLOURS",
@@ -38,7 +42,9 @@ __all__ = [
     "phase_axis",
     "phase_wheel",
     "show_images",
+    "show_orientations",
     "show_phases",
+    "sticks",
     "style",
     "use_style",
 ]
@@ -86,6 +92,37 @@ def show_images(ax: Axes, theta: Tensor, title: str = "", scale: float = 0.9) ->
     picture = ax.imshow(_plane(phase_to_image(theta, scale)), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     _bare(ax, title)
     return picture
+
+
+def show_orientations(ax: Axes, doubled: Tensor, title: str = "", magnify: int = 6) -> AxesImage:
+    """A field of doubled angles (H, W) as lines that run along it, coloured by their orientation."""
+    lines = line_integral_convolution(_field(doubled), magnify, generator=torch.Generator().manual_seed(0))
+    turns = functional.interpolate(
+        torch.stack([doubled.cos(), doubled.sin()])[None].float(), scale_factor=magnify, mode="bilinear"
+    )[0]
+    colours = colormaps[CYCLIC](torch.atan2(turns[1], turns[0]).numpy() / (2 * math.pi) + 0.5)[..., :3]
+    height, width = doubled.shape
+    picture = ax.imshow(
+        colours * (0.35 + 0.65 * lines.numpy()[..., None]), extent=(-0.5, width - 0.5, height - 0.5, -0.5)
+    )
+    _bare(ax, title)
+    return picture
+
+
+def sticks(ax: Axes, doubled: Tensor, coherence: Tensor | None = None, every: int = 4, colour: str = "tab:red") -> None:
+    """A field of doubled angles (H, W) as short lines, which are shorter where it is less coherent."""
+    field = _field(doubled)[every // 2 :: every, every // 2 :: every] / 2
+    length = 0.45 * every * (1 if coherence is None else coherence.cpu()[every // 2 :: every, every // 2 :: every])
+    right, down = (length * field.cos()).numpy(), (length * field.sin()).numpy()
+    row, column = np.mgrid[0 : field.shape[0], 0 : field.shape[1]] * every + every // 2
+    ends = np.stack([np.stack([column - right, row - down], -1), np.stack([column + right, row + down], -1)], -2)
+    ax.add_collection(LineCollection(list(ends.reshape(-1, 2, 2)), colors=colour, linewidths=1.2))
+
+
+def _field(doubled: Tensor) -> Tensor:
+    if doubled.ndim != 2:
+        raise ValueError(f"doubled: got shape {tuple(doubled.shape)}, expected one field (H, W); try doubled[0]")
+    return doubled.detach().cpu().float()
 
 
 def image_grid(theta: Tensor, columns: int = 8, gap: int = 1) -> Tensor:
