@@ -2,7 +2,7 @@ r"""Which way the lines of an image run: orientation, coherence, singular points
 
 An orientation is a direction without arrow: :math:`\varphi` and :math:`\varphi + \pi` are the same.  Twice the angle is
 a phase like any other, and a field of doubled angles is data for everything in this package.  Angles go from the
-horizontal axis towards the rows below, as in :class:`kodm_lite.metrics.TextureFeatures`.
+horizontal axis towards the rows below, as in :class:`kodm_lite.metrics.texture.TextureFeatures`.
 """
 
 from __future__ import annotations

@@ -101,7 +101,7 @@ def run(plan: Plan, progress: bool = True) -> list[dict[str, Any]]:
         progress: show progress bars.
 
     Returns:
-        One dict for each cell, see ``cells/*.json``: the cell, what :func:`kodm_lite.metrics.evaluate` found, and what
+        One dict for each cell, see ``cells/*.json``: the cell, what :func:`kodm_lite.metrics.evaluate.evaluate` found, and what
         it was found with.
 
     Raises:
@@ -178,7 +178,7 @@ def summary(results: list[dict[str, Any]], metric: str = "Fréchet texture dista
 
     Args:
         results: of :func:`run`.
-        metric: name of a row of :func:`kodm_lite.metrics.evaluate`.
+        metric: name of a row of :func:`kodm_lite.metrics.evaluate.evaluate`.
 
     Returns:
         Dicts with data, method, title, budget, value, error, floor, seeds.  The error is that of the mean over seeds,

@@ -55,7 +55,7 @@ def jackknife(
     """A metric of two sets, its standard error, and its value without the bias of finite sets.
 
     Args:
-        metric: makes a number of two sets, such as :func:`kodm_lite.metrics.frechet_distance`.
+        metric: makes a number of two sets, such as :func:`kodm_lite.metrics.frechet.frechet_distance`.
         generated: one entry per image (n, ...), such as its features.
         real: one entry per image (m, ...).
         groups: number of groups, each of which is left out once; at least 2, at most n and m.
