@@ -101,8 +101,8 @@ def run(plan: Plan, progress: bool = True) -> list[dict[str, Any]]:
         progress: show progress bars.
 
     Returns:
-        One dict for each cell, see ``cells/*.json``: the cell, what :func:`kodm_lite.metrics.evaluate.evaluate` found, and what
-        it was found with.
+        One dict for each cell, see ``cells/*.json``: the cell, what :func:`kodm_lite.metrics.evaluate.evaluate` found,
+        and what it was found with.
 
     Raises:
         ValueError: an unknown method, a folder with cells of another plan.
