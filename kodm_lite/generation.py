@@ -47,6 +47,8 @@ def draw(
     Raises:
         ValueError, FloatingPointError: see the samplers.
     """
+    if label is None and guidance != 1:
+        raise ValueError(f"guidance: got {guidance} without a label, expected a class to insist on; try label=0")
     field = network if label is None else guided(network, label, guidance)
     if isinstance(process, KuramotoProcess):
         return sample(field, process, shape, calibration=calibration, **options)

@@ -32,15 +32,24 @@ def guided(
             with twice the batch.
 
     Raises:
-        ValueError: a weight that is not finite.
+        ValueError: a weight that is not finite, labels that are no classes of the network.
 
     Source: Ho and Salimans 2022.
     """
     if not math.isfinite(weight):
         raise ValueError(f"weight: got {weight}, expected a finite number; try 1.0, the score of the class itself")
 
+    labels = torch.as_tensor(label)
+    classes = getattr(network, "config", {}).get("classes", math.inf) or 0
+    if labels.ndim > 1 or labels.is_floating_point() or not bool(((labels >= 0) & (labels < classes)).all()):
+        raise ValueError(
+            f"label: got {label}, expected a class from 0 to {classes - 1}, or one for each image (B,); try label=0"
+        )
+
     def score(theta: Tensor, t: Tensor) -> Tensor:
-        own = torch.as_tensor(label, device=theta.device).expand(len(theta))
+        if labels.ndim and len(labels) != len(theta):
+            raise ValueError(f"label: got {len(labels)} for {len(theta)} images, expected one for each")
+        own = labels.to(theta.device).expand(len(theta))
         none = torch.full_like(own, -1)
         if weight in (0, 1):
             return network(theta, t, own if weight else none)

@@ -14,6 +14,7 @@ bring the missing part to the law at t given the known part at t, and at t = 0 t
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -23,7 +24,7 @@ from kodm_lite.circular import wrap
 from kodm_lite.priors import GibbsPrior
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators, normal, one_generator_per_seed
-from kodm_lite.samplers import Calibration, Method, Score, sample, time_grid
+from kodm_lite.samplers import Calibration, Score, sample, time_grid
 
 __all__ = ["inpaint"]
 
@@ -38,7 +39,7 @@ def inpaint(
     steps: int = 50,
     corrections: int = 4,
     size: float = 0.2,
-    method: Method = "ode",
+    method: Literal["ode", "ancestral", "euler"] = "ode",
     calibration: Calibration | None = None,
     generator: Generators = None,
     seeds: Sequence[int] | None = None,
@@ -50,12 +51,12 @@ def inpaint(
     Args:
         network: the score, called as ``network(theta, t)``.
         process: the forward process.
-        known: phases (B, ...), radians; what they are where they are missing does not matter.
+        known: phases (B, ...), radians; what stands where they are missing does not matter.
         missing: where they are missing: booleans of the same shape, or of a shape that broadcasts to it.
         steps: reverse steps, evenly spaced from t = 1 to 0.
         corrections: Langevin steps after each of them; 0 is fast and wrong, many are slow and right.
         size: of a Langevin step, in units of the variance of the noise; small ones have less bias.
-        method: of the reverse steps, see :func:`kodm_lite.sample`.
+        method: of the reverse steps, see :func:`kodm_lite.sample`; each begins anew, so that "ode" is of first order.
         calibration: for the methods that need one.
         generator: None, one, or one per image.
         seeds: one integer per image instead.
@@ -71,8 +72,14 @@ def inpaint(
 
     Source: Song et al. 2021, section 5 (imputation); Besag 1994 (Langevin steps).
     """
-    process.validate(known, "known")
+    if not isinstance(process, KuramotoProcess) or method not in ("ode", "ancestral", "euler"):
+        raise ValueError(
+            f"process, method: got {type(process).__name__} and {method!r}, expected a KuramotoProcess and 'ode', "
+            "'ancestral' or 'euler'; try method='ode'"
+        )
     missing = _check(known, missing, corrections, size)
+    known = known.masked_fill(missing, 0.0)
+    process.validate(known, "known")
     generator = one_generator_per_seed(seeds, len(known), generator, known.device)
     grid = time_grid(steps)
     path = process.trajectory(_filled(known, missing, generator), grid[::-1], generator=generator).flip(0)
@@ -110,6 +117,8 @@ def _filled(known: Tensor, missing: Tensor, generator: Generators) -> Tensor:
 
 def _check(known: Tensor, missing: Tensor, corrections: int, size: float) -> Tensor:
     """The mask in the shape of the phases."""
+    if not isinstance(known, Tensor):
+        raise ValueError(f"known: got {type(known).__name__}, expected a torch tensor; try torch.as_tensor(known)")
     if not isinstance(missing, Tensor) or missing.dtype != torch.bool:
         got = missing.dtype if isinstance(missing, Tensor) else type(missing).__name__
         raise ValueError(f"missing: got {got}, expected booleans; try missing > 0.5")
@@ -122,7 +131,7 @@ def _check(known: Tensor, missing: Tensor, corrections: int, size: float) -> Ten
         ) from error
     if bool(missing.flatten(1).all(1).any()):
         raise ValueError("missing: got an image of which nothing is known, expected one phase at least; try sample")
-    if corrections < 0 or not 0 < size <= 1:
+    if not isinstance(corrections, int) or corrections < 0 or not 0 < size <= 1:
         raise ValueError(
             f"corrections, size: got {corrections} and {size}, expected one from 0 and one in (0, 1]; try 4 and 0.2"
         )

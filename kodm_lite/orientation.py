@@ -62,7 +62,7 @@ def orientation_field(image: Tensor, gradient_sigma: float = 1.0, window_sigma: 
     )
     # Rounding alone is no direction: of gradients that small nothing is known.
     limits = torch.finfo(image.dtype)
-    seen = size > limits.eps * image.square().amax().clamp(min=limits.tiny)
+    seen = size > limits.eps * image.square().amax((-2, -1), keepdim=True).clamp(min=limits.tiny)
     along = torch.atan2(-imaginary, -real)  # lines lie across the gradients: half a turn of the double angle
     coherence = (torch.hypot(real, imaginary) / size.clamp(min=limits.tiny)).clamp(max=1.0)
     return OrientationField(wrap(torch.where(seen, along, 0.0)), torch.where(seen, coherence, 0.0))
@@ -109,6 +109,11 @@ def singular_points(doubled: Tensor, where: Tensor | None = None) -> tuple[Tenso
     if doubled.ndim != 2:
         raise ValueError(f"doubled: got shape {tuple(doubled.shape)}, expected one field (H, W); try doubled[0]")
     winding = winding_numbers(doubled)
+    if where is not None and (where.dtype != torch.bool or where.shape != doubled.shape):
+        raise ValueError(
+            f"where: got {where.dtype} of shape {tuple(where.shape)}, expected booleans {tuple(doubled.shape)}; "
+            "try where > 0.5"
+        )
     if where is not None:
         winding = winding * (where[:-1, :-1] & where[1:, :-1] & where[:-1, 1:] & where[1:, 1:])
     cores, deltas = ((winding * sign > 0).nonzero() + 0.5 for sign in (1, -1))
@@ -138,7 +143,7 @@ def ridge_frequency(image: Tensor, smoothing: float = 1.5, window_sigma: float =
     limits = torch.finfo(image.dtype)
     down, right = _gradient(wave, smoothing)
     slope = blur(down.square() + right.square(), window_sigma)
-    seen = square > limits.eps * image.square().amax()
+    seen = square > limits.eps * image.square().amax((-2, -1), keepdim=True)
     return torch.where(seen, (slope / square.clamp(min=limits.tiny)).sqrt() / TWO_PI, 0.0)
 
 
@@ -161,8 +166,8 @@ def _gradient(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
 
 def _gaussian(sigma: float, like: Tensor) -> tuple[Tensor, Tensor]:
     """A Gaussian and its derivative, as weights of neighbours: their sum is 1, the other has slope 1 on a ramp."""
-    if not 0 < sigma < math.inf:
-        raise ValueError(f"sigma: got {sigma}, expected a positive number of pixels; try 3.0")
+    if not 0.3 <= sigma < math.inf:  # a narrower Gaussian has no neighbours to take slopes from
+        raise ValueError(f"sigma: got {sigma}, expected at least 0.3 pixels; try 3.0")
     reach = math.ceil(4 * sigma)
     place = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
     weights = torch.exp(-0.5 * (place / sigma).square())
@@ -182,5 +187,5 @@ def _check_image(image: Tensor) -> None:
     if not isinstance(image, Tensor) or not image.is_floating_point() or image.ndim < 2 or min(image.shape[-2:]) < 3:
         got = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
         raise ValueError(f"image: got {got}, expected floating numbers (..., H, W) from 3 x 3; try image.float()")
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError("image: got NaN or infinity, expected numbers; try torch.isfinite(image) to find them")
+    if image.numel() == 0 or not bool(torch.isfinite(image).all()):
+        raise ValueError("image: got nothing, NaN or infinity, expected numbers; try torch.isfinite to find them")

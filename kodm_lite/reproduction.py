@@ -20,13 +20,13 @@ from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints
 from kodm_lite.baselines import METHODS, Method
-from kodm_lite.data import PhaseData
 from kodm_lite.files import write_atomically
 from kodm_lite.metrics import evaluate
 from kodm_lite.recipes import ImageRecipe, prepare, train
 
 __all__ = ["PUBLISHED", "Cell", "Plan", "figure", "run", "summary", "table"]
 
+FEWEST = 20  # images of a set that can be measured
 COMPARED = 4096  # training images among which copies are looked for
 
 #: FID of the paper (arXiv 2509.15328, table 1), by data set, number of steps and method.
@@ -108,20 +108,19 @@ def run(plan: Plan, progress: bool = True) -> list[dict[str, Any]]:
         ValueError: an unknown method, a folder with cells of another plan.
         TrainingInterrupted: after Ctrl-C, with everything kept.
     """
-    unknown = [name for name in plan.methods if name not in METHODS]
-    if unknown:
-        raise ValueError(f"methods: got {unknown}, expected some of {', '.join(METHODS)}")
+    _check(plan)
     conditions = {"training": plan.training, "images": plan.images}
-    results, real = [], {}
+    results: list[dict[str, Any]] = []
+    real: dict[str, _Images] = {}
     cells = list(plan.cells())
     for cell in tqdm(cells, unit="cell", disable=not progress):
         path = plan.folder / "cells" / f"{cell.name}.json"
         if not path.is_file():
             if cell.data not in real:
-                real[cell.data] = _real(plan.recipes[cell.data], plan.images)
-            found = _measure(plan, cell, *real[cell.data], progress)
+                real = {cell.data: _Images(plan.recipes[cell.data], plan.images)}  # those of one data set at a time
+            found = _measure(plan, cell, real[cell.data], progress)
             write_atomically(path, (json.dumps({**asdict(cell), **conditions, **found}, indent=1) + "\n").encode())
-        result = json.loads(path.read_text(encoding="utf8"))
+        result = _read(path)
         if {key: result.get(key) for key in conditions} != json.loads(json.dumps(conditions)):
             raise ValueError(
                 f"folder: got {path} with {({key: result.get(key) for key in conditions})}, expected {conditions}; "
@@ -131,38 +130,72 @@ def run(plan: Plan, progress: bool = True) -> list[dict[str, Any]]:
     return results
 
 
-def _real(recipe: ImageRecipe, images: int) -> tuple[PhaseData, PhaseData]:
-    """Images to compare with, twice as many as samples where there are, and some to look for copies among."""
-    return recipe.images("test", 2 * images), recipe.images("train", COMPARED)
+def _check(plan: Plan) -> None:
+    """Refuse what would fail after hours."""
+    unknown = [name for name in plan.methods if name not in METHODS]
+    if unknown or not plan.methods:
+        raise ValueError(f"methods: got {unknown or 'none'}, expected some of {', '.join(METHODS)}")
+    if not plan.recipes:
+        raise ValueError("data: got none, expected the name of a data set; try textures-32")
+    if plan.images < FEWEST:
+        raise ValueError(f"images: got {plan.images}, expected at least {FEWEST}")
+    needed = max(METHODS[name].evaluations for name in plan.methods)
+    if min(plan.budgets, default=0) < needed:
+        raise ValueError(f"budgets: got {plan.budgets}, expected numbers from {needed}, for one step of every method")
 
 
-def _measure(plan: Plan, cell: Cell, real: PhaseData, seen: PhaseData, progress: bool) -> dict[str, Any]:
+def _read(path: Path) -> dict[str, Any]:
+    """A cell that is there."""
+    try:
+        result = json.loads(path.read_text(encoding="utf8"))
+        if isinstance(result, dict) and isinstance(result["evaluation"]["rows"], list):
+            return result
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise ValueError(f"folder: got {path}, which is no cell of a table, expected one; try to delete it")
+
+
+class _Images:
+    """Images to learn from, to compare with (twice as many as samples, where there are), and to look for copies in."""
+
+    def __init__(self, recipe: ImageRecipe, images: int):
+        self.data, self.validation = recipe.data()
+        self.real, self.seen = recipe.images("test", 2 * images), recipe.images("train", COMPARED)
+        if len(self.real) < 2 * FEWEST:
+            raise ValueError(f"data: got {len(self.real)} images to compare with, expected at least {2 * FEWEST}")
+
+
+def _measure(plan: Plan, cell: Cell, images: _Images, progress: bool) -> dict[str, Any]:
     method = METHODS[cell.method]
-    model = checkpoints.load(_trained(plan, cell, method, progress), _device())
+    model = checkpoints.load(_trained(plan, cell, method, images, progress), _device())
     samples = _samples(method, model, cell, plan)
-    found = evaluate(samples, real, seen, seed=cell.seed)
+    found = evaluate(samples, images.real, images.seen, seed=cell.seed)
     return {"evaluation": found.to_dict(), "title": method.title, "minutes": model.card.get("minutes")}
 
 
-def _trained(plan: Plan, cell: Cell, method: Method, progress: bool) -> Path:
+def _trained(plan: Plan, cell: Cell, method: Method, images: _Images, progress: bool) -> Path:
     """The file of the model of a cell, trained now if it is not there."""
     # Methods that train alike share a model, under the name of the first of them.
     alike = [key for key, x in METHODS.items() if (x.change, x.objective) == (method.change, method.objective)]
     own = f"-{cell.budget}" if method.own_steps else ""
     folder = plan.folder / "models" / cell.data / f"{alike[0]}{own}" / f"seed-{cell.seed}"
     options = {**plan.training, "seed": cell.seed}
-    prepared = prepare(method.recipe(plan.recipes[cell.data], cell.budget, folder, **options))
-    if not (folder / "finished").is_file():
-        train(prepared, progress)
-        (folder / "finished").touch()
-    return prepared.model_file
+    recipe = method.recipe(plan.recipes[cell.data], cell.budget, folder, **options)
+    model, finished, what = folder / "model.safetensors", folder / "finished", repr(recipe)
+    if not (finished.is_file() and model.is_file()):
+        train(prepare(recipe, (images.data, images.validation)), progress)
+        write_atomically(finished, what.encode())
+    elif finished.read_text(encoding="utf8") != what:
+        raise ValueError(f"folder: got a model of another training in {folder}, expected {what}; try another folder")
+    return model
 
 
 def _samples(method: Method, model: checkpoints.Model, cell: Cell, plan: Plan) -> Tensor:
     parts = []
     for start in range(0, plan.images, plan.chunk):
         size = min(plan.chunk, plan.images - start)
-        seeds = range(1000 * cell.seed + start, 1000 * cell.seed + start + size)
+        first = plan.images * cell.seed + start  # no two trainings share starting noise
+        seeds = range(first, first + size)
         with torch.autocast(_device(), torch.bfloat16, enabled=plan.training.get("precision") == "bf16"):
             theta = method.sample(model, (size, *model.shape), cell.budget, seeds=seeds, device=_device())
         parts.append(theta.cpu())
@@ -181,8 +214,8 @@ def summary(results: list[dict[str, Any]], metric: str = "Fréchet texture dista
         metric: name of a row of :func:`kodm_lite.metrics.evaluate.evaluate`.
 
     Returns:
-        Dicts with data, method, title, budget, value, error, floor, seeds.  The error is that of the mean over seeds,
-        or with one seed the error of its value.
+        Dicts with data, method, title, budget, value, error, floor, seeds and images.  The error is that of the mean
+        over seeds, or with one seed the error of its value.
     """
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for result in results:
@@ -202,6 +235,7 @@ def summary(results: list[dict[str, Any]], metric: str = "Fréchet texture dista
                 "error": statistics.stdev(values) / math.sqrt(len(values)) if several else rows[0]["error"],
                 "floor": statistics.fmean(row["floor"] for row in rows),
                 "seeds": len(values),
+                "images": group[0]["evaluation"]["images"],
             }
         )
     return lines
@@ -214,7 +248,8 @@ def table(lines: list[dict[str, Any]]) -> str:
         own = [line for line in lines if line["data"] == data]
         budgets = sorted({line["budget"] for line in own})
         floor = statistics.fmean(line["floor"] for line in own)
-        rows = [[f"{data} (floor {floor:.2f})", *(f"{budget} evaluations" for budget in budgets)]]
+        head = f"{data} (floor {floor:.2f}, {own[0]['images']} images)"
+        rows = [[head, *(f"{budget} evaluations" for budget in budgets)]]
         for title in dict.fromkeys(line["title"] for line in own):
             of_title = (line for line in own if line["title"] == title)
             cells = {line["budget"]: f"{line['value']:.2f} ± {line['error']:.2f}" for line in of_title}

@@ -622,9 +622,56 @@ def test_the_error_over_seeds_is_that_of_their_mean():
     def result(seed, value):
         row = {"metric": "Fréchet texture distance", "value": value, "error": 0.3, "floor": 0.1}
         cell = {"data": "d", "method": "sgm", "budget": 25, "seed": seed, "title": "SGM"}
-        return {**cell, "evaluation": {"rows": [row]}}
+        return {**cell, "evaluation": {"rows": [row], "images": 20}}
 
     (line,) = summary([result(0, 1.0), result(1, 2.0), result(2, 4.5)])
     assert line["value"] == pytest.approx(2.5) and line["seeds"] == 3
     assert line["error"] == pytest.approx(np.std([1.0, 2.0, 4.5], ddof=1) / 3**0.5)
     assert table([line]).splitlines()[1].split() == ["SGM", "2.50", "±", f"{line['error']:.2f}"]
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--images", "10"], "images: got 10, expected at least 20"),
+        (["--methods", "sgm-flow", "--budgets", "1"], "budgets: got (1,), expected numbers from 2"),
+        (["--methods", "gan"], "methods: got ['gan']"),
+        (["--seeds", "0"], "seeds: got 0"),
+        (["--data", "nowhere"], "data: got 'nowhere'"),
+    ],
+)
+def test_reproduce_refuses_before_it_trains(capsys, tmp_path, options, message):
+    words = ["reproduce", "--data", "digits-16", "--methods", "sgm", "--out", str(tmp_path / "out"), *options]
+    assert cli.main(words) == 1
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
+
+
+def test_reproduce_takes_no_model_of_another_training(capsys, tmp_path, monkeypatch):
+    monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
+    words = ["reproduce", "--data", "digits-16", "--methods", "sgm", "--batch-size", "4", "--images", "20"]
+    words += ["--out", str(tmp_path)]
+    assert cli.main([*words, "--train-steps", "1", "--budgets", "2"]) == 0
+    assert cli.main([*words, "--train-steps", "2", "--budgets", "3"]) == 1
+    assert "got a model of another training" in capsys.readouterr().err
+    (tmp_path / "cells" / "digits-16.sgm.2.0.json").write_text("[1]")
+    assert cli.main([*words, "--train-steps", "1", "--budgets", "2"]) == 1
+    assert "which is no cell of a table" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_images_on_another_scale(capsys, tmp_path):
+    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), 0.9, None, {}))
+    assert cli.main(["evaluate", str(tmp_path / "m.safetensors"), "--data", "fingerprints-32", "-n", "20"]) == 1
+    assert "data: got images of scale 0.5, expected 0.9" in capsys.readouterr().err
+
+
+def test_guidance_needs_a_class(capsys, grey, tmp_path):
+    assert cli.main(["sample", grey, *QUICK, "--guidance", "3", "--out", str(tmp_path / "a.npz")]) == 1
+    assert "guidance: got 3.0 without a label" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["textures-32", "terrain-32"])
+def test_few_training_images_are_some_of_all(name):
+    recipe = recipes.recipe_of(name)
+    few = recipe.images("train", 8).theta
+    assert torch.equal(few, recipe.images("train").theta[:8])

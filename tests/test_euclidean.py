@@ -239,6 +239,10 @@ def test_samples_are_more_of_their_class_with_guidance():
         (lambda: sample_euclidean(lambda x, t: x[:1], PROCESS, (2, *SHAPE), steps=1), "network: got noise of shape"),
         (lambda: noise_prediction(lambda x, t: x[:1], PROCESS, torch.zeros(2, *SHAPE), torch.ones(2)), "got noise of"),
         (lambda: TrainingOptions(objective="noise", draws=3), "draws: got a value"),
+        (lambda: guided(unet(classes=3), 3), "label: got 3, expected a class from 0 to 2"),
+        (lambda: guided(unet(classes=3), torch.tensor([0.5])), "label: got"),
+        (lambda: guided(unet(classes=3), torch.tensor([0, 1]))(torch.zeros(3, *SHAPE), torch.ones(3)), "for 3 images"),
+        (lambda: draw(unet(), PROCESS, (2, *SHAPE), guidance=2.0), "guidance: got 2.0 without a label"),
     ],
 )
 def test_what_does_not_fit_is_refused(call, message):

@@ -59,7 +59,7 @@ def test_what_is_known_is_kept_and_what_is_not_known_does_not_matter(pair):
     missing = torch.tensor([[False, True], [False, True], [True, False]])
     options = {"steps": 5, "seeds": [1, 1, 2]}
     first = inpaint(score, process, known, missing, **options)
-    other = inpaint(score, process, torch.where(missing, -known, known), missing, **options)
+    other = inpaint(score, process, torch.where(missing, math.nan, known), missing, **options)
     assert torch.equal(first, other) and torch.equal(first[0], first[1])
     assert torch.equal(first[~missing], known[~missing])
     assert first.min() >= -PI and first.max() < PI
@@ -92,6 +92,8 @@ def test_the_callback_sees_the_known_part_on_its_way(pair):
         {"missing": torch.tensor([False, True, True])},
         {"missing": torch.tensor([True, True])},
         {"corrections": -1},
+        {"corrections": 1.5},
+        {"method": "adams"},
         {"size": 0.0},
         {"size": math.nan},
         {"known": torch.full((2, 2), math.nan)},

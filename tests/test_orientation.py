@@ -139,8 +139,18 @@ def test_blur_is_a_gaussian_mean():
         lambda: winding_numbers(torch.zeros(5)),
         lambda: winding_numbers(torch.full((5, 5), 270.0)),
         lambda: singular_points(torch.zeros(2, 5, 5)),
+        lambda: singular_points(torch.zeros(5, 5), torch.ones(5, 5)),
+        lambda: singular_points(torch.zeros(5, 5), torch.ones(4, 5, dtype=torch.bool)),
+        lambda: orientation_field(torch.zeros(0, 8, 8)),
+        lambda: orientation_field(torch.zeros(8, 8), gradient_sigma=0.05),
     ],
 )
 def test_what_is_no_image_or_no_field_is_refused(bad):
     with pytest.raises(ValueError, match=HELPFUL):
         bad()
+
+
+def test_an_image_does_not_depend_on_its_batch():
+    image = wave(30, 8).float()
+    for measure in (lambda x: orientation_field(x).coherence, ridge_frequency):
+        assert torch.allclose(measure(torch.stack([1e4 * image, image]))[1], measure(image), atol=1e-6)

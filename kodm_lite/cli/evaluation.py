@@ -38,6 +38,7 @@ class Evaluate:
         steps: of the sampler.
         method: of sampling, see kodm-lite sample.
         seed: of the first sample.
+        crops: of each image of a folder, as in the training; by default each is resized.
         out: write the numbers to this file too, as JSON.
         chunk: samples at once; fewer need less memory.
         device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
@@ -50,6 +51,7 @@ class Evaluate:
     steps: int = 50
     method: Method | EuclideanMethod = "ode"
     seed: int = 0
+    crops: int | None = None
     out: Path | None = None
     chunk: int = 256
     device: str | None = None
@@ -67,11 +69,16 @@ class Evaluate:
         model = checkpoints.load(model_file(self.model), device)
         if len(model.shape) != 3:
             raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
-        recipe = recipe_of(self.data, model.shape[-1], model.shape[0])
+        recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops)
         real, train = recipe.images("test", 2 * self.n), recipe.images("train", COMPARED)
         if tuple(real.theta.shape[1:]) != tuple(model.shape):
             raise ValueError(
                 f"data: got images of shape {tuple(real.theta.shape[1:])}, expected {model.shape}, that of the samples"
+            )
+        if real.scale != model.scale:
+            raise ValueError(
+                f"data: got images of scale {real.scale}, expected {model.scale}, that of the model; try the data that "
+                "it was trained on"
             )
         result = evaluate(self._samples(model, device), real, train, seed=self.seed)
         print(result.as_table())

@@ -66,15 +66,20 @@ class Reproduce:
         for option, number in numbers.items():
             if number < 1:
                 raise ValueError(f"{option}: got {number}, expected at least 1; try leaving the option out")
-        recipes: dict[str, ImageRecipe] = {name: recipe_of(name) for name in self.data}
+        recipes: dict[str, ImageRecipe] = {}
+        for name_or_folder in self.data:
+            name = Path(name_or_folder).name  # of a folder: not where it is
+            if name in recipes:
+                raise ValueError(f"data: got two data sets of the name {name}, expected other names")
+            recipes[name] = recipe_of(name_or_folder)
         missing: list[Sources] = []
         names: tuple[Sources, ...] = ("brodatz", "cifar10", "ground_terrain", "socofing")
-        for name in names:
-            path = getattr(self, name)
+        for published in names:
+            path = getattr(self, published)
             if path is None:
-                missing.append(name)
+                missing.append(published)
             else:
-                recipes[name] = PublishedRecipe(name=name, path=path)
+                recipes[published] = PublishedRecipe(name=published, path=path)
         plan = Plan(
             folder=self.out,
             recipes=recipes,
@@ -85,7 +90,7 @@ class Reproduce:
             images=self.images,
         )
         lines = summary(run(plan, progress=sys.stderr.isatty()))
-        head = f"Fréchet texture distance of {self.images} samples, {self.train_steps} training steps"
+        head = f"Fréchet texture distance, {self.train_steps} training steps"
         text = f"{head}\n\n{table(lines)}"
         write_atomically(self.out / "table.json", (json.dumps(lines, indent=1) + "\n").encode())
         write_atomically(self.out / "table.txt", f"{text}\n".encode())

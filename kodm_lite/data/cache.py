@@ -39,7 +39,7 @@ def map_cache(path: Path, key: str) -> tuple[Tensor, dict[str, Any]] | None:
     try:
         notes = json.loads(_notes(path).read_text(encoding="utf8"))
         shape, found, rest = tuple(notes["shape"]), notes["key"], notes["notes"]
-        fits = path.stat().st_size == 4 * math.prod(shape)
+        fits = len(shape) > 1 and path.stat().st_size == 4 * math.prod(shape)
     except (ValueError, KeyError, TypeError):
         fits, found = False, None
     if not fits or found != key:
@@ -63,7 +63,7 @@ def write_cache(path: Path, key: str, parts: Iterable[Tensor], notes: dict[str, 
         OSError: names the file.
     """
     shape: tuple[int, ...] = ()
-    rows, temporary = 0, path.with_name(path.name + ".part")
+    rows, temporary = 0, path.with_name(f"{path.name}.{os.getpid()}.part")  # processes may do it at the same time
     with storing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -73,8 +73,6 @@ def write_cache(path: Path, key: str, parts: Iterable[Tensor], notes: dict[str, 
                     rows, shape = rows + len(part), tuple(part.shape[1:])
                 file.flush()
                 os.fsync(file.fileno())
-            with contextlib.suppress(FileNotFoundError):
-                _notes(path).unlink()  # those of an older file
             os.replace(temporary, path)
         except BaseException:  # Ctrl-C too
             with contextlib.suppress(OSError):

@@ -68,6 +68,7 @@ def fingerprints(
     pores: bool = False,
     noise: float = 0.0,
     scale: float = 0.9,
+    progress: bool = True,
 ) -> PhaseData:
     """Made fingerprints as phases, or their orientations.
 
@@ -86,6 +87,7 @@ def fingerprints(
         noise: standard deviation of noise of the grey values, which lie in [-1, 1].
         scale: of :func:`kodm_lite.image_to_phase`.  Prints are nearly black and white: with 0.5 these are opposite
             angles, with 0.9, as in the paper, neighbours.
+        progress: show a progress bar if it takes more than two seconds.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size).
@@ -99,7 +101,7 @@ def fingerprints(
     """
     if kind not in ("ridges", "orientation"):
         raise ValueError(f"kind: got {kind!r}, expected 'ridges' or 'orientation'; try kind='ridges'")
-    fingers = draw_fingers(size, split, n, seed, period, pores, noise, ridges=kind == "ridges")
+    fingers = draw_fingers(size, split, n, seed, period, pores, noise, kind == "ridges", progress)
     made = "fingerprints" if kind == "ridges" else "orientations of fingerprints"
     return PhaseData(
         theta=image_to_phase(fingers.image, scale) if kind == "ridges" else fingers.doubled[:, None],
@@ -120,19 +122,23 @@ def draw_fingers(
     pores: bool = False,
     noise: float = 0.0,
     ridges: bool = True,
+    progress: bool = True,
 ) -> Fingers:
     """Fingers with their prints, orientations, and places of cores and deltas.
 
     Args:
-        ridges: False leaves the images white, and takes no time.
-        size, split, n, seed, period, pores, noise: see :func:`fingerprints`.
+        ridges: False leaves the images white, which is faster.
+        size, split, n, seed, period, pores, noise, progress: see :func:`fingerprints`.
     """
     _check(size, split, n, period, noise)
     keys = [islice(_fingers_of(label, split, seed), (n + 3 - label) // 4) for label in range(4)]
     turns = [(label, next(keys[label])) for label in (k % 4 for k in range(n))]
     chunks = [turns[start : start + _CHUNK] for start in range(0, n, _CHUNK)]
-    bar = tqdm(chunks, desc="fingerprints", unit_scale=_CHUNK, unit="print", delay=2, disable=not ridges)
-    drawn = [_draw(chunk, size, period, pores, noise, ridges) for chunk in bar]
+    drawn = []
+    with tqdm(total=n, desc="fingerprints", unit="print", delay=2, disable=not progress) as bar:
+        for chunk in chunks:
+            drawn.append(_draw(chunk, size, period, pores, noise, ridges))
+            bar.update(len(chunk))
     return Fingers(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
 
 
@@ -141,8 +147,8 @@ def _check(size: int, split: str, n: int, period: float, noise: float) -> None:
         raise ValueError(f"size: got {size!r}, expected a whole number of pixels from 16; try size=64")
     if split not in get_args(Split):
         raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
-    if n < 1:
-        raise ValueError(f"n: got {n}, expected at least 1 finger; try n=512")
+    if not isinstance(n, int) or n < 1:
+        raise ValueError(f"n: got {n!r}, expected at least 1 finger; try n=512")
     if not 3 <= period <= size / 2:
         raise ValueError(f"period: got {period} pixels, expected 3 to {size / 2:g}, half the side; try period=9")
     if not 0 <= noise <= 1:
@@ -168,15 +174,17 @@ def _draw(fingers: list[tuple[int, int]], size: int, period: float, pores: bool,
         doubled.append(field)
         points.append(torch.stack([cores, deltas]))
         touch.append(_contact(middle, size, generator))
-        white.append(torch.randn(3, wide, wide, generator=generator))
-    field, contact, noises = torch.stack(doubled), torch.stack(touch), torch.stack(white)
+        if ridges:
+            white.append(torch.randn(3, wide, wide, generator=generator))
+    field, contact = torch.stack(doubled), torch.stack(touch)
     inner = slice(_MARGIN, _MARGIN + size)
     image = torch.ones(len(fingers), size, size)
     if ridges:
+        noises = torch.stack(white)
         height = grow_ridges(noises[:, 0], field, period)[:, inner, inner]
         image = _print(height, contact, noises[:, 1:, inner, inner], period, pores, noise)
     vector = torch.polar(torch.ones_like(field), field)
-    coherence = torch.hypot(blur(vector.real, 3.0), blur(vector.imag, 3.0))[:, inner, inner]
+    coherence = torch.hypot(blur(vector.real, 3.0), blur(vector.imag, 3.0))[:, inner, inner].contiguous()
     return Fingers(
         image[:, None],
         field[:, inner, inner].contiguous(),

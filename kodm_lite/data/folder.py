@@ -100,7 +100,8 @@ def image_folder(
     classes = sorted({label(name) for name in files}) if label else _classes(folder, files)
     chosen = _split({name: group(name) if group else name for name in files}, split, test_share)
     wanted = _Files(folder, chosen, size, channels, crops, seed)
-    theta, broken = _in_memory(wanted, workers) if cache is None else _on_disk(wanted, workers, Path(cache))
+    file = None if cache is None else Path(cache).expanduser()
+    theta, broken = _in_memory(wanted, workers) if file is None else _on_disk(wanted, workers, file)
     _report(list(broken.values()), len(chosen), skip_broken)
     read = [name for name in chosen if name not in broken]
     labels = [classes.index(label(name) if label else name.split("/")[0]) for name in read] if classes else []
@@ -140,7 +141,7 @@ class _Files(Dataset[tuple[str, Tensor | None, str]]):
         """The same for the same files, unchanged, and the same options only."""
         stats = [(self.folder / name).stat() for name in self.names]
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self.names, stats, strict=True)]
-        what = (files, self.size, self.channels, self.crops, self.seed, _SCALE)
+        what = (files, self.size, self.channels, self.crops, self.seed if self.crops else None, _SCALE)
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
@@ -173,7 +174,7 @@ def _on_disk(files: _Files, workers: int, cache: Path) -> tuple[Tensor, dict[str
         write_cache(cache, key, chain([first], parts), {"broken": broken})
         found = map_cache(cache, key)
     assert found is not None, "just written"
-    return found[0], found[1]["broken"]
+    return found[0], found[1].get("broken", {})
 
 
 def _check_options(size: object, split: object, channels: object, crops: object, test_share: float) -> None:

@@ -26,6 +26,7 @@ from kodm_lite.orientation import orientation_field
 __all__ = ["Metric", "metrics_for"]
 
 _QUANTILE = 0.05  # of memorisation
+_CHUNK = 256  # images at a time
 
 
 class Metric(NamedTuple):
@@ -76,7 +77,7 @@ def metrics_for(real: PhaseData, train: PhaseData | None) -> list[Metric]:
             Metric("doubled orientation, Kuiper", fields, _kuiper_of_orientations),
             Metric("coherence, Wasserstein", fields, _between_coherences),
         ]
-    if real.labels is not None and len(set(real.labels.tolist())) == len(real.names):
+    if real.labels is not None and set(real.labels.tolist()) == set(range(len(real.names))):
         metrics.append(Metric("class shares, total variation", texture, _between_shares(real, texture)))
     if train is not None:
         metrics.append(Metric(f"memorised (real: {_QUANTILE:g})", _to_train(train.theta), _memorised))
@@ -144,7 +145,12 @@ def _fields(scale: float) -> Callable[[Tensor], Tensor]:
 
     Each is a mean over a neighbourhood of several pixels: those between say nothing new, and sorting them takes time.
     """
-    return lambda theta: torch.stack(orientation_field(phase_to_image(theta, scale)), 1)[..., ::2, ::2]
+
+    def fields(theta: Tensor) -> Tensor:
+        parts = (torch.stack(orientation_field(phase_to_image(part, scale)), 1) for part in theta.split(_CHUNK))
+        return torch.cat([part[..., ::2, ::2].clone() for part in parts])
+
+    return fields
 
 
 def _between_orientations(a: Tensor, b: Tensor) -> float:

@@ -94,14 +94,18 @@ class Prepared(NamedTuple):
         return self.recipe.folder / "model.safetensors"
 
 
-def prepare(recipe: Recipe) -> Prepared:
+def prepare(recipe: Recipe, given: tuple[PhaseData, PhaseData | None] | None = None) -> Prepared:
     """Read or make the data of a recipe, and make a network for them.
+
+    Args:
+        recipe: what to prepare.
+        given: its data, if they are there already.
 
     Raises:
         ValueError: options or images that do not fit together.
     """
     recipe.check()
-    data, validation = recipe.data()
+    data, validation = given or recipe.data()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.training.seed)
         network, process = recipe.build(data)

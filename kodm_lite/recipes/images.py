@@ -159,7 +159,7 @@ class TextureRecipe(ImageRecipe):
     def images(self, split: Split, n: int | None = None) -> PhaseData:
         """Test images are other crops of the same photographs."""
         if split == "train":
-            return textures(TEXTURE_SIZE, "train", n=n or TEXTURE_CROPS, seed=1)
+            return _first(textures(TEXTURE_SIZE, "train", n=TEXTURE_CROPS, seed=1), n)
         return textures(TEXTURE_SIZE, "train", n=n or VALIDATION_IMAGES, seed=VALIDATION_SEED)
 
 
@@ -245,7 +245,7 @@ class TerrainRecipe(ImageRecipe):
     def images(self, split: Split, n: int | None = None) -> PhaseData:
         """Test images are other pieces of the same part of the map."""
         if split == "train":
-            return terrain_aspect(32, "train", n=n or self.crops, seed=1)
+            return _first(terrain_aspect(32, "train", n=self.crops, seed=1), n)
         return terrain_aspect(32, "train", n=n or VALIDATION_IMAGES, seed=VALIDATION_SEED)
 
 
@@ -328,6 +328,9 @@ class FolderRecipe(ImageRecipe):
         )
 
     def data(self) -> tuple[PhaseData, PhaseData | None]:
+        if self.cache and not self.resume:
+            for file in self.folder.glob("images-*.f32*"):
+                file.unlink()
         if self.test_share == 0:
             return self.images("all"), None
         train_images = self.images("train")
@@ -337,6 +340,11 @@ class FolderRecipe(ImageRecipe):
             if str(error).startswith("split:"):  # one photograph is enough to learn from its crops
                 raise ValueError("test_share: got one image, expected at least 2; try test_share=0") from error
             raise
+
+
+def _first(data: PhaseData, n: int | None) -> PhaseData:
+    """The first images: where other crops would be cut if fewer were asked for, these are still trained on."""
+    return replace(data, theta=data.theta[:n], labels=None if data.labels is None else data.labels[:n])
 
 
 def _copy_weights(name_or_path: str, network: PeriodicUNet | EuclideanUNet) -> None:
