@@ -1,0 +1,65 @@
+"""Put a trained model into the package, with what it measures in its card.
+
+    python benchmarks/ship.py runs/fingerprints-64 fingerprints-64 --data fingerprints -n 512
+
+draws samples, measures them against real images like kodm-lite evaluate, and writes the model with its card into
+kodm_lite/pretrained.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import torch
+
+from kodm_lite import checkpoints
+from kodm_lite.cli.evaluation import COMPARED
+from kodm_lite.generation import draw
+from kodm_lite.metrics import evaluate
+from kodm_lite.recipes import recipe_of
+from kodm_lite.samplers import calibrate
+
+PRETRAINED = Path(checkpoints.__file__).parent / "pretrained"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("model", type=Path, help="its file, or the folder of the training")
+    parser.add_argument("name")
+    parser.add_argument("--data", required=True)
+    parser.add_argument("-n", type=int, default=512)
+    parser.add_argument("--steps", type=int, nargs="+", default=[25])
+    args = parser.parse_args()
+    path = args.model / "model.safetensors" if args.model.is_dir() else args.model
+    model = checkpoints.load(path)
+    recipe = recipe_of(args.data, model.shape[-1], model.shape[0])
+    real, seen = recipe.images("test", 2 * args.n), recipe.images("train", COMPARED)
+    calibration = model.calibration or calibrate(
+        model.network, model.process, seen.theta[:64], generator=torch.Generator().manual_seed(0)
+    )
+    metrics = {}
+    for steps in args.steps:
+        with torch.autocast("cpu", torch.bfloat16):
+            parts = [
+                draw(
+                    model.network,
+                    model.process,
+                    (min(64, args.n - k), *model.shape),
+                    scale=model.scale,
+                    steps=steps,
+                    seeds=range(k, min(k + 64, args.n)),
+                )
+                for k in range(0, args.n, 64)
+            ]
+        found = evaluate(torch.cat(parts).float(), real, seen)
+        print(f"{steps} steps\n{found.as_table()}\n", flush=True)
+        metrics[str(steps)] = found.to_dict()
+    names = {"classes": list(real.names)} if real.labels is not None else {}
+    card = {**model.card, "name": args.name, "licence": real.licence, **names, "evaluations": metrics}
+    checkpoints.save(PRETRAINED / f"{args.name}.safetensors", model._replace(calibration=calibration, card=card))
+    print(f"wrote {PRETRAINED / args.name}.safetensors")
+
+
+if __name__ == "__main__":
+    main()
