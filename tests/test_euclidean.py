@@ -254,3 +254,17 @@ def test_data_that_the_prior_cannot_stand_for_are_refused():
     warm = PhaseData(torch.full((4, *SHAPE), 288.0), None, (), 0.9, "degrees Kelvin")
     with pytest.raises(ValueError, match="data: got numbers so large .* try to subtract their mean"):
         fit(unet(), PROCESS, warm, TrainingOptions(objective="noise", steps=1), progress=False)
+
+
+def test_the_unit_of_the_noise_is_the_unit_of_everything():
+    """Twice the numbers and twice the noise: the same network predicts twice the noise, and draws twice the samples."""
+    one = VariancePreserving(WhiteNoise(SHAPE, 1.0))
+    two = VariancePreserving(WhiteNoise(SHAPE, 2.0))
+    small, large = unet(process=one), unet(process=two)
+    large.load_state_dict(small.state_dict())
+    x, t = torch.randn(3, *SHAPE, generator=seeded(1)), torch.tensor([0.1, 0.5, 0.9])
+    assert torch.allclose(large(2 * x, t), 2 * small(x, t), atol=1e-5)
+    samples = [sample_euclidean(n, p, (2, *SHAPE), steps=3, seeds=[1, 2]) for n, p in ((small, one), (large, two))]
+    assert torch.allclose(samples[1], 2 * samples[0], atol=1e-4)
+    losses = [noise_prediction(n, p, k * x, t, seeded(2)).error for n, p, k in ((small, one, 1), (large, two, 2))]
+    assert torch.allclose(*losses, atol=1e-5)
