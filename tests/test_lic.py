@@ -81,3 +81,14 @@ def test_angles_are_drawn_in_cyclic_colours():
     assert np.abs(pixels[0, 0].astype(int) - pixels[0, -1]).max() <= 2, "both ends of the turn look alike"
     assert np.abs(pixels[0, 0].astype(int) - pixels[0, 6]).max() > 50
     assert np.asarray(grid(theta, 0.9, columns=3)).shape == (4, 14), "grey values stay grey"
+
+
+def test_the_average_reaches_to_both_sides():
+    """Along straight lines two pixels have noise in common up to twice the length."""
+    picture = line_integral_convolution(torch.zeros(40, 40), magnify=4, length=3.0, generator=seeded()) - 0.5
+
+    def correlation(distance):
+        return float((picture[:, distance:] * picture[:, :-distance]).mean() / picture.square().mean())
+
+    assert correlation(12) == pytest.approx(0.5, abs=0.1)
+    assert abs(correlation(30)) < 0.1
