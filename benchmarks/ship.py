@@ -9,15 +9,16 @@ kodm_lite/pretrained.
 from __future__ import annotations
 
 import argparse
+from functools import partial
 from pathlib import Path
 
 import torch
 
 from kodm_lite import checkpoints
-from kodm_lite.cli.evaluation import COMPARED
-from kodm_lite.generation import draw
+from kodm_lite.generation import draw, draw_in_chunks
 from kodm_lite.metrics import evaluate
 from kodm_lite.recipes import recipe_of
+from kodm_lite.reproduction import COMPARED
 from kodm_lite.samplers import calibrate
 
 PRETRAINED = Path(checkpoints.__file__).parent / "pretrained"
@@ -41,18 +42,9 @@ def main() -> None:
     metrics = {}
     for steps in args.steps:
         with torch.autocast("cpu", torch.bfloat16):
-            parts = [
-                draw(
-                    model.network,
-                    model.process,
-                    (min(64, args.n - k), *model.shape),
-                    scale=model.scale,
-                    steps=steps,
-                    seeds=range(k, min(k + 64, args.n)),
-                )
-                for k in range(0, args.n, 64)
-            ]
-        found = evaluate(torch.cat(parts).float(), real, seen)
+            sampler = partial(draw, model.network, model.process, scale=model.scale, steps=steps)
+            samples = torch.cat(list(draw_in_chunks(sampler, model.shape, range(args.n), 64))).float()
+        found = evaluate(samples, real, seen)
         print(f"{steps} steps\n{found.as_table()}\n", flush=True)
         metrics[str(steps)] = found.to_dict()
     names = {"classes": list(real.names)} if real.labels is not None else {}

@@ -56,7 +56,7 @@ class Method:
         if self.own_steps:
             changes["simulation_steps"] = simulated
         options = replace(recipe.training, **changes)
-        return replace(recipe, **self.change, classes=False, training=options, out=folder)  # type: ignore[call-arg]
+        return replace(recipe, **self.change, classes=False, training=options, out=folder)
 
     def sample(self, model: Model, shape: tuple[int, ...], budget: int, **options: Any) -> Tensor:
         """Samples (B, C, H, W) with at most ``budget`` evaluations of the network for each."""

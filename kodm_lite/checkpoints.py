@@ -70,7 +70,6 @@ _MAX_NESTING = 16
 _MAX_MESSAGE = 200  # characters; a hostile header must not flood the terminal
 
 
-
 class CheckpointError(ValueError):
     """A file that is no checkpoint, or a damaged one: which file, what was got, what was expected."""
 

@@ -41,8 +41,4 @@ def storing(path: Path) -> Iterator[None]:
             f"cannot be written ({error.strerror or error}); what was saved before is kept; make room or choose "
             "another folder, and run the same command again"
         )
-        reason = (
-            f"cannot be written ({error.strerror or error}); what was saved before is kept; make room or choose "
-            "another folder, and run the same command again"
-        )
         raise OSError(error.errno, reason, str(path)) from error

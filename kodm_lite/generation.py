@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
 from kodm_lite.circular import wrap
-from kodm_lite.euclidean import sample_euclidean
+from kodm_lite.euclidean import WhiteNoise, sample_euclidean
 from kodm_lite.guidance import guided
 from kodm_lite.models import Process
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Calibration, sample
 
-__all__ = ["draw"]
+__all__ = ["draw", "draw_in_chunks"]
 
 
 def draw(
@@ -53,6 +54,26 @@ def draw(
     if isinstance(process, KuramotoProcess):
         return sample(field, process, shape, calibration=calibration, **options)
     x = sample_euclidean(field, process, shape, **options)
-    if len(shape) == 2:  # coefficients, which are no angles
+    if not isinstance(process.noise, WhiteNoise):  # coefficients, which are no angles
         return x
     return wrap(x.clamp(-scale * math.pi, scale * math.pi))
+
+
+def draw_in_chunks(
+    sampler: Callable[..., Tensor], shape: Sequence[int], seeds: Sequence[int], chunk: int, **options: Any
+) -> Iterator[Tensor]:
+    """Any number of samples, so many at a time that they fit the memory; sample k depends on ``seeds[k]`` only.
+
+    Args:
+        sampler: called as ``sampler((B, *shape), seeds=..., **options)``, such as :func:`draw` of a network.
+        shape: of one sample.
+        seeds: one integer for each sample.
+        chunk: samples at once.
+        options: for the sampler.
+
+    Yields:
+        Samples (B, ...) on the CPU.
+    """
+    for start in range(0, len(seeds), chunk):
+        own = seeds[start : start + chunk]
+        yield sampler((len(own), *shape), seeds=own, **options).cpu()

@@ -13,7 +13,6 @@ the head's scale: what the network outputs stays of order one.  Chapter 6 of the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -25,6 +24,7 @@ from kodm_lite.process import KuramotoProcess, per_image
 from kodm_lite.unet import SIZES, UNet, require_positive, zero
 
 __all__ = ["SIZES", "EuclideanUNet", "PeriodicMLP", "PeriodicUNet", "describe"]
+
 
 class ScoreHead(nn.Module):
     """From a network's vectors (a, b) to a score: tangent part, noise scale and equilibrium score of a process.
@@ -165,14 +165,8 @@ class PeriodicUNet(UNet):
     Args:
         channels: C.
         process: the forward process; gives the scale of noise and the score of equilibrium.
-        width: feature channels at the first level.
-        multipliers: feature channels of each level, in units of ``width``; each level halves the resolution.
-        blocks: residual blocks per level on the way down, and on the way up.
-        patch: side of the pixel blocks that the first level takes as one; 2 nearly quarters the cost, and the detail.
-        attention: levels with self-attention, 0 being the finest.
-        periodic_boundary: pad convolutions with the opposite edge, for images that are periodic; commutes with
-            translations by the total stride.
-        classes: number of class labels, or None.
+        options: width, multipliers, blocks, patch, attention, periodic_boundary and classes of
+            :class:`kodm_lite.unet.UNet`.
 
     Raises:
         ValueError: sizes that are not positive, phases whose height or width the total stride does not divide.
@@ -182,32 +176,11 @@ class PeriodicUNet(UNet):
     torch.Size([2, 1, 16, 16])
     """
 
-    def __init__(
-        self,
-        channels: int,
-        process: KuramotoProcess | None = None,
-        width: int = 32,
-        multipliers: Sequence[int] = (1, 1, 2, 2),
-        blocks: int = 1,
-        patch: int = 1,
-        attention: Sequence[int] = (3,),
-        periodic_boundary: bool = False,
-        classes: int | None = None,
-    ):
+    inputs, outputs, embedding_class = 2, 2, TimeEmbedding
+
+    def __init__(self, channels: int, process: KuramotoProcess | None = None, **options: Any):
         process = process or KuramotoProcess()
-        super().__init__(
-            lambda features: TimeEmbedding(process, features, classes),
-            channels,
-            2,
-            2,
-            width,
-            multipliers,
-            blocks,
-            patch,
-            attention,
-            periodic_boundary,
-        )
-        self.config["classes"] = classes
+        super().__init__(channels, process, **options)
         self.head = ScoreHead(process)
 
     def forward(self, theta: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
@@ -233,37 +206,16 @@ class EuclideanUNet(UNet):
     Args:
         channels: C.
         process: the forward diffusion; gives the scales of data and noise.
-        width, multipliers, blocks, patch, attention, periodic_boundary, classes: see :class:`PeriodicUNet`.
+        options: those of :class:`kodm_lite.unet.UNet`.
 
     Raises:
         ValueError: sizes that are not positive, images whose height or width the total stride does not divide.
     """
 
-    def __init__(
-        self,
-        channels: int,
-        process: EuclideanDiffusion,
-        width: int = 32,
-        multipliers: Sequence[int] = (1, 1, 2, 2),
-        blocks: int = 1,
-        patch: int = 1,
-        attention: Sequence[int] = (3,),
-        periodic_boundary: bool = False,
-        classes: int | None = None,
-    ):
-        super().__init__(
-            lambda features: NoiseEmbedding(process, features, classes),
-            channels,
-            1,
-            1,
-            width,
-            multipliers,
-            blocks,
-            patch,
-            attention,
-            periodic_boundary,
-        )
-        self.config["classes"] = classes
+    inputs, outputs, embedding_class = 1, 1, NoiseEmbedding
+
+    def __init__(self, channels: int, process: EuclideanDiffusion, **options: Any):
+        super().__init__(channels, process, **options)
         self.process = process
 
     def forward(self, x: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:

@@ -11,6 +11,7 @@ import math
 import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from tqdm.auto import tqdm
 from kodm_lite import checkpoints
 from kodm_lite.baselines import METHODS, Method
 from kodm_lite.files import write_atomically
+from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate
 from kodm_lite.recipes import ImageRecipe, prepare, train
 
@@ -123,7 +125,7 @@ def run(plan: Plan, progress: bool = True) -> list[dict[str, Any]]:
         result = _read(path)
         if {key: result.get(key) for key in conditions} != json.loads(json.dumps(conditions)):
             raise ValueError(
-                f"folder: got {path} with {({key: result.get(key) for key in conditions})}, expected {conditions}; "
+                f"folder: got {path} with { ({key: result.get(key) for key in conditions}) }, expected {conditions}; "
                 "try another folder"
             )
         results.append(result)
@@ -191,15 +193,10 @@ def _trained(plan: Plan, cell: Cell, method: Method, images: _Images, progress: 
 
 
 def _samples(method: Method, model: checkpoints.Model, cell: Cell, plan: Plan) -> Tensor:
-    parts = []
-    for start in range(0, plan.images, plan.chunk):
-        size = min(plan.chunk, plan.images - start)
-        first = plan.images * cell.seed + start  # no two trainings share starting noise
-        seeds = range(first, first + size)
-        with torch.autocast(_device(), torch.bfloat16, enabled=plan.training.get("precision") == "bf16"):
-            theta = method.sample(model, (size, *model.shape), cell.budget, seeds=seeds, device=_device())
-        parts.append(theta.cpu())
-    return torch.cat(parts)
+    first = plan.images * cell.seed  # no two trainings share starting noise
+    sampler = partial(method.sample, model, budget=cell.budget, device=_device())
+    with torch.autocast(_device(), torch.bfloat16, enabled=plan.training.get("precision") == "bf16"):
+        return torch.cat(list(draw_in_chunks(sampler, model.shape, range(first, first + plan.images), plan.chunk)))
 
 
 def _device() -> str:

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kodm_lite.data.protocol import PhaseData
 from kodm_lite.euclidean import EuclideanDiffusion, noise_prediction
+from kodm_lite.models import Process
 from kodm_lite.objectives import (
     Loss,
     Weighting,
@@ -32,8 +33,6 @@ from kodm_lite.process import STEPS, KuramotoProcess
 from kodm_lite.training_state import table
 
 __all__ = ["OBJECTIVES", "Batch", "Batches", "Examples", "Learner", "TrainingOptions", "check_examples"]
-
-Process = KuramotoProcess | EuclideanDiffusion
 
 RESIDENT_BYTES = 2**32  # of data that a GPU holds all the time; images of larger sets come batch by batch
 NO_LABEL = 0.1  # share of images whose label is left out, so that the network also learns to do without

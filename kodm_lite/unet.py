@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -31,11 +31,12 @@ class UNet(nn.Module):
     Self-attention at chosen levels.  The result is a sum of two parts: of a map, and of numbers for the whole image,
     which are what all pixels share.
 
+    A kind of network says what goes in and out: a subclass has the numbers that the first layer sees of each pixel and
+    channel (``inputs``), those that the last one returns (``outputs``), and the class of its embedding.
+
     Args:
-        embedding: called with a number of features, returns the module that makes so many of an image as a whole.
-        channels: of one image.
-        inputs: numbers that the first layer sees of each pixel and channel.
-        outputs: numbers to return for each pixel and channel.
+        channels: C of one image.
+        process: the forward process, for the embedding.
         width: feature channels at the first level.
         multipliers: feature channels of each level, in units of ``width``; each level halves the resolution.
         blocks: residual blocks per level on the way down, and on the way up.
@@ -43,23 +44,27 @@ class UNet(nn.Module):
         attention: levels with self-attention, 0 being the finest.
         periodic_boundary: pad convolutions with the opposite edge, for images that are periodic; commutes with
             translations by the total stride.
+        classes: number of class labels, or None.
 
     Raises:
         ValueError: sizes that are not positive.
     """
 
+    inputs: ClassVar[int]
+    outputs: ClassVar[int]
+    embedding_class: ClassVar[Callable[..., nn.Module]]
+
     def __init__(
         self,
-        embedding: Callable[[int], nn.Module],
         channels: int,
-        inputs: int,
-        outputs: int,
-        width: int,
-        multipliers: Sequence[int],
-        blocks: int,
-        patch: int,
-        attention: Sequence[int],
-        periodic_boundary: bool,
+        process: Any,
+        width: int = 32,
+        multipliers: Sequence[int] = (1, 1, 2, 2),
+        blocks: int = 1,
+        patch: int = 1,
+        attention: Sequence[int] = (3,),
+        periodic_boundary: bool = False,
+        classes: int | None = None,
     ):
         super().__init__()
         require_positive(channels=channels, width=width, blocks=blocks, patch=patch, levels=len(multipliers))
@@ -73,17 +78,18 @@ class UNet(nn.Module):
             "patch": patch,
             "attention": list(attention),
             "periodic_boundary": periodic_boundary,
+            "classes": classes,
         }
         self.channels, self.patch = channels, patch
         self.stride = patch * 2 ** (len(multipliers) - 1)
         features = 4 * width
-        self.embedding = embedding(features)
+        self.embedding = self.embedding_class(process, features, classes)
         padding: Padding = "circular" if periodic_boundary else "zeros"
 
         def block(level: int, n_in: int, n_out: int) -> ResidualBlock:
             return ResidualBlock(n_in, n_out, features, padding, attend=level in attention)
 
-        self.first = _conv(inputs * channels * patch**2, width, padding)
+        self.first = _conv(self.inputs * channels * patch**2, width, padding)
         self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
         skips, n = [width], width
         for level, m in enumerate(multipliers):
@@ -107,10 +113,10 @@ class UNet(nn.Module):
             if level:
                 self.grow.append(_conv(n, n, padding))
         self.norm = nn.GroupNorm(8, n)
-        self.last = zero(_conv(n, outputs * channels * patch**2, padding))
+        self.last = zero(_conv(n, self.outputs * channels * patch**2, padding))
         middle = multipliers[-1] * width
         self.pooled = nn.Sequential(
-            nn.Linear(middle + features, features), nn.SiLU(), zero(nn.Linear(features, outputs * channels))
+            nn.Linear(middle + features, features), nn.SiLU(), zero(nn.Linear(features, self.outputs * channels))
         )
         # What convolutions are fastest in, on CPU and GPU.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]

@@ -159,7 +159,7 @@ def test_help_explains_every_option(capsys, words, command):
             option = "--" + name.strip("_").replace("_", "-")
             explanation = re.search(rf"^ +{name}: +(\S+ \S+)", documents, re.MULTILINE)
             assert explanation and explanation[1] in text, name
-            assert option in text or name in ("model", "name", "path", "recipe", "command", "training"), name
+            assert option in text or name in ("model", "name", "source", "path", "recipe", "command", "training"), name
 
 
 def test_first_help_has_examples_that_are_understood(capsys):

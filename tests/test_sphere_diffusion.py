@@ -312,9 +312,7 @@ def test_seeds_do_not_depend_on_the_batch_and_the_callback_sees_every_step():
     diffusion = VariancePreserving(NOISES["pixel"])
     network, seen = PerDegreeDenoiser(diffusion, SPECTRUM), []
     options = {"steps": 4, "method": "sde", "dtype": torch.float64}
-    both = sample_euclidean(
-        network, diffusion, (2, 64), seeds=[5, 6], callback=lambda t, c: seen.append(t), **options
-    )
+    both = sample_euclidean(network, diffusion, (2, 64), seeds=[5, 6], callback=lambda t, c: seen.append(t), **options)
     alone = sample_euclidean(network, diffusion, (1, 64), seeds=[6], **options)
     torch.testing.assert_close(both[1:], alone)
     assert seen == pytest.approx([1.0, 0.5625, 0.25, 0.0625, 0.0])

@@ -89,9 +89,7 @@ def test_checkpoints_give_the_same_network_back(tmp_path, noise, kind):
     assert loaded.process == process and type(loaded.process) is kind and loaded.shape == (L * L,)
     c, t = gaussian_fields(SPECTRUM, 3, seeded(0)), torch.tensor([0.1, 0.5, 1.0])
     torch.testing.assert_close(loaded.network(c, t), net(c, t), rtol=0, atol=0)
-    first, second = (
-        sample_euclidean(n, p, (2, L * L), steps=3, seeds=[1, 2]) for n, p in ((net, process), loaded[:2])
-    )
+    first, second = (sample_euclidean(n, p, (2, L * L), steps=3, seeds=[1, 2]) for n, p in ((net, process), loaded[:2]))
     assert torch.equal(first, second)
 
 

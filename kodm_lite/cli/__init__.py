@@ -89,7 +89,7 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(f"{error}; try a smaller --chunk, or to train with a smaller --batch-size")
     except OSError as error:
         return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
-    except (ValueError, FloatingPointError, MemoryError) as error:
+    except (ValueError, FloatingPointError, ImportError, MemoryError) as error:
         return _fail(str(error) or type(error).__name__)
     return 0
 

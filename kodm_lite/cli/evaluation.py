@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
@@ -15,14 +16,13 @@ from kodm_lite import checkpoints
 from kodm_lite.cli.common import Model, model_file, require_writable
 from kodm_lite.euclidean import Method as EuclideanMethod
 from kodm_lite.files import write_atomically
-from kodm_lite.generation import draw
+from kodm_lite.generation import draw, draw_in_chunks
 from kodm_lite.metrics import evaluate
 from kodm_lite.recipes import recipe_of
+from kodm_lite.reproduction import COMPARED
 from kodm_lite.samplers import Method
 
 __all__ = ["Evaluate"]
-
-COMPARED = 4096  # training images among which copies are looked for
 
 
 @dataclass(frozen=True)
@@ -94,21 +94,15 @@ class Evaluate:
             print(f"Wrote {self.out}")
 
     def _samples(self, model: checkpoints.Model, device: str) -> torch.Tensor:
-        parts = []
-        with tqdm(total=self.n, unit="sample", disable=None) as bar:
-            for start in range(0, self.n, self.chunk):
-                size = min(self.chunk, self.n - start)
-                theta = draw(
-                    model.network,
-                    model.process,
-                    (size, *model.shape),
-                    scale=model.scale,
-                    calibration=model.calibration,
-                    steps=self.steps,
-                    method=self.method,
-                    seeds=range(self.seed + start, self.seed + start + size),
-                    device=device,
-                )
-                parts.append(theta.cpu())
-                bar.update(size)
-        return torch.cat(parts)
+        chunks = draw_in_chunks(
+            partial(draw, model.network, model.process),
+            model.shape,
+            range(self.seed, self.seed + self.n),
+            self.chunk,
+            scale=model.scale,
+            calibration=model.calibration,
+            steps=self.steps,
+            method=self.method,
+            device=device,
+        )
+        return torch.cat(list(tqdm(chunks, total=-(-self.n // self.chunk), unit="chunk", disable=None)))

@@ -79,7 +79,7 @@ class Reproduce:
             if path is None:
                 missing.append(published)
             else:
-                recipes[published] = PublishedRecipe(name=published, path=path)
+                recipes[published] = PublishedRecipe(source=published, path=path)
         plan = Plan(
             folder=self.out,
             recipes=recipes,

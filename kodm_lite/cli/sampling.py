@@ -7,6 +7,7 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -21,7 +22,7 @@ from kodm_lite import checkpoints, pictures
 from kodm_lite.cli.common import Class, Model, label_of, model_file, require_writable
 from kodm_lite.euclidean import Method as EuclideanMethod
 from kodm_lite.files import write_atomically
-from kodm_lite.generation import draw
+from kodm_lite.generation import draw, draw_in_chunks
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Method
 from kodm_lite.sphere.network import SphericalNet
@@ -150,22 +151,20 @@ class Sample:
                     film.append(theta[:filmed].cpu())
                 bar.update()
 
-            for start in starts:
-                size = min(self.chunk, self.n - start)
-                yield draw(
-                    model.network,
-                    model.process,
-                    (size, *model.shape),
-                    scale=model.scale,
-                    calibration=model.calibration,
-                    label=label,
-                    guidance=self.guidance,
-                    steps=self.steps,
-                    method=self.method,
-                    seeds=range(self.seed + start, self.seed + start + size),
-                    device=device,
-                    callback=note,
-                ).cpu()
+            yield from draw_in_chunks(
+                partial(draw, model.network, model.process),
+                model.shape,
+                range(self.seed, self.seed + self.n),
+                self.chunk,
+                scale=model.scale,
+                calibration=model.calibration,
+                label=label,
+                guidance=self.guidance,
+                steps=self.steps,
+                method=self.method,
+                device=device,
+                callback=note,
+            )
 
     def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
         stored = checkpoints.read_header(path)

@@ -13,7 +13,7 @@ import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from kodm_lite.data.folder import SUFFIXES, _listed, image_folder
 from kodm_lite.data.protocol import PhaseData
@@ -185,18 +185,8 @@ def socofing(
     """
     if size not in (64, 96):
         raise ValueError(f"size: got {size!r}, expected 64 or 96 pixels; try size=64")
-    source = SOURCES["socofing"]
-    folder = _folder(source, Path(path).expanduser()) / "Real"
-    data = image_folder(
-        folder,
-        size,
-        split,
-        test_share=_TEST_SHARE,
-        skip_broken=skip_broken,
-        group=lambda name: _finger(name)[0],
-        label=lambda name: _finger(name)[1],
-    )
-    return _cited(data, source)
+    options: dict[str, Any] = {"group": lambda name: _finger(name)[0], "label": lambda name: _finger(name)[1]}
+    return _read("socofing", path, size, split, "Real", skip_broken=skip_broken, **options)
 
 
 def brodatz(
@@ -229,19 +219,8 @@ def brodatz(
 
     Source: Brodatz 1966, Textures: a photographic album for artists and designers.
     """
-    source = SOURCES["brodatz"]
-    data = image_folder(
-        _folder(source, Path(path).expanduser()),
-        size,
-        split,
-        crops=crops,
-        seed=seed,
-        test_share=_TEST_SHARE,
-        skip_broken=skip_broken,
-        group=_plate,
-        label=_plate,
-    )
-    return _cited(data, source)
+    options: dict[str, Any] = {"crops": crops, "seed": seed, "skip_broken": skip_broken}
+    return _read("brodatz", path, size, split, group=_plate, label=_plate, **options)
 
 
 def ground_terrain(
@@ -276,17 +255,7 @@ def ground_terrain(
 
     Source: Xue, Zhang, Dana and Nishino 2017, Differential angular imaging for material recognition.
     """
-    source = SOURCES["ground_terrain"]
-    data = image_folder(
-        _folder(source, Path(path).expanduser()),
-        size,
-        split,
-        crops=crops,
-        seed=seed,
-        test_share=_TEST_SHARE,
-        skip_broken=skip_broken,
-    )
-    return _cited(data, source)
+    return _read("ground_terrain", path, size, split, crops=crops, seed=seed, skip_broken=skip_broken)
 
 
 def _source(name: str) -> Source:
@@ -346,5 +315,9 @@ def _plate(name: str) -> str:
     return f"D{int(found[1])}"
 
 
-def _cited(data: PhaseData, source: Source) -> PhaseData:
+def _read(name: str, path: str | os.PathLike[str], size: int, split: Any, inner: str = "", **options: Any) -> PhaseData:
+    """The images of a source, from the folder ``inner`` of its folder, divided as the published code does."""
+    source = SOURCES[name]
+    folder = _folder(source, Path(path).expanduser()) / inner
+    data = image_folder(folder, size, split, test_share=_TEST_SHARE, **options)
     return replace(data, source=f"{source.title}, {data.source}", licence=source.licence)

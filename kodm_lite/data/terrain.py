@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.circular import wrap
+from kodm_lite.data.crops import random_corners
 from kodm_lite.data.protocol import PhaseData
 
 __all__ = ["aspect", "elevation", "terrain_aspect"]
@@ -56,17 +57,8 @@ def terrain_aspect(
     if split not in ("train", "test"):
         raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
     region = _region(split)
-    height, width = region.shape
-    if not isinstance(size, int) or not 4 <= size <= min(height, width):
-        raise ValueError(
-            f"size: got {size!r}, expected 4 to {min(height, width)} cells for the {split} split; try size=32"
-        )
-    if n < 1:
-        raise ValueError(f"n: got {n}, expected at least 1 crop; try n=768")
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(height - size + 1, (n,), generator=generator).tolist()
-    columns = torch.randint(width - size + 1, (n,), generator=generator).tolist()
-    crops = [region[i : i + size, j : j + size] for i, j in zip(rows, columns, strict=True)]
+    corners = random_corners(region.shape, size, n, seed, split, "cells")
+    crops = [region[i : i + size, j : j + size] for i, j in corners]
     return PhaseData(
         theta=torch.stack(crops)[:, None],
         labels=None,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.circular import image_to_phase
+from kodm_lite.data.crops import random_corners
 from kodm_lite.data.protocol import PhaseData
 
 __all__ = ["TEXTURES", "textures"]
@@ -55,18 +56,9 @@ def textures(
     if unknown or not names:
         raise ValueError(f"names: got {names!r}, expected a list of some of {TEXTURES}; try names=['brick']")
     photographs = [_region(name, split) for name in names]
-    height, width = photographs[0].shape
-    if not isinstance(size, int) or not 4 <= size <= min(height, width):
-        raise ValueError(
-            f"size: got {size!r}, expected 4 to {min(height, width)} pixels for the {split} split; try size=32"
-        )
-    if n < 1:
-        raise ValueError(f"n: got {n}, expected at least 1 crop; try n=768")
-    generator = torch.Generator().manual_seed(seed)
-    rows = torch.randint(height - size + 1, (n,), generator=generator).tolist()
-    columns = torch.randint(width - size + 1, (n,), generator=generator).tolist()
+    corners = random_corners(photographs[0].shape, size, n, seed, split)
     labels = torch.arange(n) % len(names)
-    crops = [photographs[k][i : i + size, j : j + size] for k, i, j in zip(labels.tolist(), rows, columns, strict=True)]
+    crops = [photographs[k][i : i + size, j : j + size] for k, (i, j) in zip(labels.tolist(), corners, strict=True)]
     return PhaseData(
         theta=image_to_phase(torch.stack(crops)[:, None], _SCALE),
         labels=labels,

@@ -27,17 +27,24 @@ class Recipe(ABC):
     """What all trainings have in common.
 
     Args:
+        out: folder for the model, the state, the log and pictures; by default runs/ and a name.
         resume: go on from the state in the folder if there is one; otherwise replace what is there.
         training: how the weights are found.
     """
 
+    out: Path | None = None
     resume: bool = True
     training: TrainingOptions = field(default_factory=TrainingOptions)
 
     @property
     @abstractmethod
+    def name(self) -> str:
+        """What the folder is called by default."""
+
+    @property
     def folder(self) -> Path:
         """Where the model, the state, the log and the pictures of the training lie."""
+        return self.out or Path("runs") / self.name
 
     @property
     def options(self) -> TrainingOptions:

@@ -19,7 +19,7 @@ __all__ = ["RECIPES", "recipe_of"]
 RECIPES: dict[str, tuple[ImageRecipe, str]] = {
     "textures-32": (TextureRecipe(), "Brick, grass and gravel; every pixel feels the whole image."),
     "textures-32-local": (
-        TextureRecipe(radius=4, out=Path("runs/textures-32-local")),
+        TextureRecipe(radius=4),
         "The same; every pixel feels the 9 x 9 box around it.",
     ),
     "fingerprints": (FingerprintRecipe(), "Arches, loops and whorls, with classes; made, not read."),

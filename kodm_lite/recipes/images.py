@@ -71,7 +71,6 @@ class ImageRecipe(Recipe):
         radius: pixels feel the box of this half width around them; by default the whole image.
         classes: learn the classes too, so that kodm-lite sample --class NAME can ask for one.
         start: begin with the weights of this model, a shipped name or a file, instead of random ones.
-        resume: go on from the state in the folder if there is one; otherwise replace what is there.
         training: how the weights are found.
     """
 
@@ -140,17 +139,11 @@ class ImageRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class TextureRecipe(ImageRecipe):
-    """Brick, grass and gravel, 32 x 32, grey.
-
-    Args:
-        out: folder for the model, the state, the log and pictures.
-    """
-
-    out: Path = Path("runs/textures-32")
+    """Brick, grass and gravel, 32 x 32, grey."""
 
     @property
-    def folder(self) -> Path:
-        return self.out
+    def name(self) -> str:
+        return "textures-32" if self.radius is None else "textures-32-local"
 
     @property
     def side(self) -> int:
@@ -173,7 +166,6 @@ class FingerprintRecipe(ImageRecipe):
         scale: share of the half circle between grey and white; 0.5 makes black and white opposite angles.
         kind: ridges: as ink shows them; orientation: twice the angle of the ridges, at every pixel.
         prints: number of fingers to learn from.
-        out: folder for the model, the state, the log and pictures.
     """
 
     size: int = 64
@@ -183,11 +175,10 @@ class FingerprintRecipe(ImageRecipe):
     kind: Literal["ridges", "orientation"] = "ridges"
     prints: int = 8192
     classes: bool = True
-    out: Path | None = None
 
     @property
-    def folder(self) -> Path:
-        return self.out or Path(f"runs/{'fingerprints' if self.kind == 'ridges' else 'orientations'}-{self.size}")
+    def name(self) -> str:
+        return f"{'fingerprints' if self.kind == 'ridges' else 'orientations'}-{self.size}"
 
     @property
     def side(self) -> int:
@@ -201,18 +192,13 @@ class FingerprintRecipe(ImageRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsRecipe(ImageRecipe):
-    """Handwritten digits of scikit-learn, 16 x 16, grey.
-
-    Args:
-        out: folder for the model, the state, the log and pictures.
-    """
+    """Handwritten digits of scikit-learn, 16 x 16, grey."""
 
     classes: bool = True
-    out: Path = Path("runs/digits-16")
 
     @property
-    def folder(self) -> Path:
-        return self.out
+    def name(self) -> str:
+        return "digits-16"
 
     @property
     def side(self) -> int:
@@ -228,15 +214,13 @@ class TerrainRecipe(ImageRecipe):
 
     Args:
         crops: number of pieces of the map to learn from.
-        out: folder for the model, the state, the log and pictures.
     """
 
     crops: int = 32768
-    out: Path = Path("runs/terrain-32")
 
     @property
-    def folder(self) -> Path:
-        return self.out
+    def name(self) -> str:
+        return "terrain-32"
 
     @property
     def side(self) -> int:
@@ -254,29 +238,27 @@ class PublishedRecipe(ImageRecipe):
     """A data set of the published experiments; kodm-lite data NAME says where to get it.
 
     Args:
-        name: which one.
+        source: which one.
         path: where it is.
-        out: folder for the model, the state, the log and pictures; by default runs/ and the name.
     """
 
-    name: Positional[Literal["brodatz", "cifar10", "ground_terrain", "socofing"]]
+    source: Positional[Literal["brodatz", "cifar10", "ground_terrain", "socofing"]]
     path: Positional[Path]
-    out: Path | None = None
 
     @property
-    def folder(self) -> Path:
-        return self.out or Path("runs") / self.name
+    def name(self) -> str:
+        return self.source
 
     @property
     def side(self) -> int:
-        return 64 if self.name == "socofing" else 32
+        return 64 if self.source == "socofing" else 32
 
     def images(self, split: Split, n: int | None = None) -> PhaseData:
-        if self.name == "cifar10":
+        if self.source == "cifar10":
             return cifar10(self.path, split)
-        if self.name == "brodatz":
+        if self.source == "brodatz":
             return brodatz(self.path, 32, split)
-        return socofing(self.path, 64, split) if self.name == "socofing" else ground_terrain(self.path, 32, split)
+        return socofing(self.path, 64, split) if self.source == "socofing" else ground_terrain(self.path, 32, split)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -292,7 +274,6 @@ class FolderRecipe(ImageRecipe):
         skip_broken: leave out files that cannot be read, which otherwise end the command.
         cache: keep the images in a file in the folder of the training, for more of them than fit into memory.
         workers: processes that read files at the same time.
-        out: folder for the model, the state, the log and pictures; by default runs/ and the name of the images' folder.
     """
 
     path: Positional[Path]
@@ -303,11 +284,10 @@ class FolderRecipe(ImageRecipe):
     skip_broken: bool = False
     cache: bool = False
     workers: int = 0
-    out: Path | None = None
 
     @property
-    def folder(self) -> Path:
-        return self.out or Path("runs") / self.path.expanduser().absolute().name
+    def name(self) -> str:
+        return self.path.expanduser().absolute().name
 
     @property
     def side(self) -> int:

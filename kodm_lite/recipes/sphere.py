@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Literal
 
 import torch
@@ -43,8 +42,6 @@ class SphereRecipe(Recipe):
         channels: fields that the network works on.
         blocks: layers of the network.
         fields: number of fields to learn from.
-        out: folder for the model, the state and the log; by default runs/ and a name.
-        resume: go on from the state in the folder if there is one; otherwise replace what is there.
         training: how the weights are found.
     """
 
@@ -53,12 +50,11 @@ class SphereRecipe(Recipe):
     channels: int = 16
     blocks: int = 3
     fields: int = 16384
-    out: Path | None = None
     training: TrainingOptions = field(default_factory=sphere_options)
 
     @property
-    def folder(self) -> Path:
-        return self.out or Path(f"runs/sphere-{self.L}{'-pixel' if self.noise == 'pixel' else ''}")
+    def name(self) -> str:
+        return f"sphere-{self.L}{'-pixel' if self.noise == 'pixel' else ''}"
 
     def check(self) -> None:
         for name, number in {"L": self.L, "fields": self.fields}.items():

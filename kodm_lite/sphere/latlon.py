@@ -275,9 +275,7 @@ def _coordinate(array: xarray.DataArray, name: str, short: str) -> str:
                     f"array.assign_coords({dimension}=...) with the {name}s"
                 )
             return dimension
-    raise ValueError(
-        f"array: got dimensions {array.dims}, expected one of them to be {name} or {short}; try .rename"
-    )
+    raise ValueError(f"array: got dimensions {array.dims}, expected one of them to be {name} or {short}; try .rename")
 
 
 def _vector(values: Any, name: str) -> np.ndarray:
