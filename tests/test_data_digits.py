@@ -46,7 +46,14 @@ def test_ink_and_paper_are_the_ends_of_the_range():
     for size in (8, 16):
         theta = digits(size=size).theta
         assert abs(float(theta.max()) - 0.9 * PI) < 1e-6 and abs(float(theta.min()) + 0.9 * PI) < 1e-6
+        assert abs(float(digits(size=size, scale=0.5).theta.max()) - 0.5 * PI) < 1e-6
     assert float(digits().theta[:, 0, 0, 0].mean()) < -0.89 * PI, "corners are paper"
+
+
+def test_the_scale_does_not_change_the_images():
+    half = digits("test", scale=0.5)
+    assert half.scale == 0.5
+    np.testing.assert_allclose(dots(half), dots(digits("test")), atol=1e-5)
 
 
 def test_images_of_one_digit_resemble_each_other():
@@ -92,7 +99,11 @@ def test_scikit_learn_is_loaded_when_it_is_needed():
     assert seen.strip() == "False"
 
 
-@pytest.mark.parametrize("arguments", [{"split": "all"}, {"split": 16}, {"size": 32}, {"size": "8"}], ids=repr)
+@pytest.mark.parametrize(
+    "arguments",
+    [{"split": "all"}, {"split": 16}, {"size": 32}, {"size": "8"}, {"scale": 0.0}, {"scale": 1.5}],
+    ids=repr,
+)
 def test_impossible_digits_are_refused_with_a_hint(arguments):
     with pytest.raises(ValueError, match=HELPFUL):
         digits(**arguments)

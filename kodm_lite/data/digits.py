@@ -19,8 +19,8 @@ _TEST_SHARE = 1 / 6
 _WHITE = 16  # number of the 4 x 4 ink dots that one pixel counts
 
 
-def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8) -> PhaseData:
-    """Handwritten digits 0 to 9, as phases in [-0.9 pi, 0.9 pi]: ink is 0.9 pi, paper -0.9 pi.
+def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8, scale: float = _SCALE) -> PhaseData:
+    """Handwritten digits 0 to 9, as phases: ink is ``scale`` pi, paper -``scale`` pi.
 
     The 1797 images of 8 x 8 pixels, each a number of dots from 0 to 16, were written by 13 people.  Size 16 enlarges
     them as :func:`image_folder` does.  An image is in the test split if a hash of its pixels says so, which is one in
@@ -30,12 +30,14 @@ def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8) 
     Args:
         split: "train" or "test".
         size: side of an image in pixels, 8 or 16.
+        scale: of :func:`kodm_lite.image_to_phase`, below 1.  Nearly all pixels are ink or paper, which are opposite
+            angles for 0.5, and neighbours for the published 0.9.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size), n = 1515 (test: 282), in the order of scikit-learn.
 
     Raises:
-        ValueError: an unknown split or size.
+        ValueError: an unknown split or size, a scale that is not between 0 and 1.
         ImportError: scikit-learn is not installed.
 
     Source: Alpaydin and Kaynak 1998, Optical Recognition of Handwritten Digits, UCI machine learning repository.
@@ -48,6 +50,8 @@ def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8) 
         raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
     if size not in (8, 16):
         raise ValueError(f"size: got {size!r}, expected 8 or 16 pixels; try size=8")
+    if not 0 < scale < 1:
+        raise ValueError(f"scale: got {scale}, expected a number above 0 and below 1; try scale=0.5")
     try:
         from sklearn.datasets import load_digits  # here, because nobody else needs it
     except ImportError as error:
@@ -62,10 +66,10 @@ def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8) 
     if size == 16:
         images = torch.stack([_interpolated(image, (size, size)) for image in images])
     return PhaseData(
-        theta=image_to_phase(images * 2 - 1, _SCALE),
+        theta=image_to_phase(images * 2 - 1, scale),
         labels=torch.from_numpy(loaded.target[chosen]).long(),
         names=tuple("0123456789"),
-        scale=_SCALE,
+        scale=scale,
         source="handwritten digits of scikit-learn (Alpaydin and Kaynak 1998, UCI machine learning repository)",
         licence="CC BY 4.0",
     )

@@ -192,8 +192,13 @@ class FingerprintRecipe(ImageRecipe):
 
 @dataclass(frozen=True, kw_only=True)
 class DigitsRecipe(ImageRecipe):
-    """Handwritten digits of scikit-learn, 16 x 16, grey."""
+    """Handwritten digits of scikit-learn, 16 x 16, grey.
 
+    Args:
+        scale: share of the half circle between grey and ink; 0.5 makes ink and paper opposite angles.
+    """
+
+    scale: float = 0.5
     classes: bool = True
 
     @property
@@ -205,7 +210,7 @@ class DigitsRecipe(ImageRecipe):
         return 16
 
     def images(self, split: Split, n: int | None = None) -> PhaseData:
-        return digits(split, 16)
+        return digits(split, 16, self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
