@@ -106,3 +106,17 @@ def test_bad_input_ends_in_a_helpful_message(pair, bad):
     known, missing = arguments.pop("known"), arguments.pop("missing")
     with pytest.raises(ValueError, match=HELPFUL):
         inpaint(score, process, known, missing, steps=2, **arguments)
+
+
+def test_corrections_take_the_score_of_the_time_that_the_step_has_reached():
+    seen = []
+
+    def network(theta, t):
+        seen.append(float(t[0]))
+        return -torch.sin(theta)
+
+    known = torch.zeros(1, 4)
+    missing = torch.tensor([[True, False, False, False]])
+    inpaint(network, KuramotoProcess(), known, missing, steps=4, corrections=2, method="euler", seeds=[0])
+    expected = [1.0, 0.75, 0.75, 0.75, 0.5, 0.5, 0.5, 0.25, 0.25, 0.25]
+    assert seen == pytest.approx(expected, abs=1e-6)
