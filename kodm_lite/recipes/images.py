@@ -31,6 +31,7 @@ from kodm_lite.models import Network, Process
 from kodm_lite.networks import SIZES, EuclideanUNet, PeriodicUNet, describe
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes.base import Recipe
+from kodm_lite.schedules import LinearSchedule
 from kodm_lite.training import TrainingOptions
 
 __all__ = [
@@ -43,6 +44,9 @@ __all__ = [
     "TextureRecipe",
     "recommended_options",
 ]
+
+_NONE = LinearSchedule(0.0, 0.0)
+_UNCOUPLED = {"coupling_strength": _NONE, "reference_strength": _NONE}
 
 Split = Literal["train", "test"]
 
@@ -69,6 +73,7 @@ class ImageRecipe(Recipe):
         published: the process with the constants of the paper, whose end still knows the mean of large images, instead
             of one that is as strong as the images need.
         radius: pixels feel the box of this half width around them; by default the whole image.
+        coupled: pixels pull on each other, and the reference on all of them; without, phases only diffuse.
         classes: learn the classes too, so that kodm-lite sample --class NAME can ask for one.
         start: begin with the weights of this model, a shipped name or a file, instead of random ones.
         training: how the weights are found.
@@ -78,6 +83,7 @@ class ImageRecipe(Recipe):
     diffusion: Literal["kuramoto", "euclidean"] = "kuramoto"
     published: bool = False
     radius: int | None = None
+    coupled: bool = True
     classes: bool = False
     start: str | None = None
     training: TrainingOptions = field(default_factory=recommended_options)
@@ -108,6 +114,8 @@ class ImageRecipe(Recipe):
             _ = self.options  # what the baseline has no use for
             if self.radius is not None:
                 raise ValueError("radius: got one, expected none for the baseline, whose pixels do not feel each other")
+        elif self.radius is not None and not self.coupled:
+            raise ValueError("radius: got one, expected none for pixels that do not feel each other; try coupled=True")
         process = KuramotoProcess()
         with torch.device("meta"):  # no memory and no random numbers
             stride = PeriodicUNet(1, process, **SIZES[self.network]).stride
@@ -123,7 +131,8 @@ class ImageRecipe(Recipe):
         network: PeriodicUNet | EuclideanUNet
         if self.diffusion == "kuramoto":
             make = KuramotoProcess if self.published else partial(KuramotoProcess.for_shape, shape)
-            process = make(coupling=self.coupling)
+            options: dict[str, Any] = {"coupling": self.coupling, **({} if self.coupled else _UNCOUPLED)}
+            process = make(**options)
             network = PeriodicUNet(shape[0], process, **SIZES[self.network], classes=classes)
         else:
             process = VariancePreserving(WhiteNoise(shape, data.scale * math.pi))  # of grey values: 1
