@@ -63,14 +63,14 @@ def grid(theta: Tensor, scale: float, columns: int | None = None) -> Image.Image
     return Image.fromarray(to_uint8(torch.stack(channels, -1), scale).squeeze(-1).numpy())
 
 
-def write_grid(path: Path, theta: Tensor, scale: float) -> None:
-    """Images (B, C, H, W), radians, as one PNG.
+def write_grid(path: Path, theta: Tensor, scale: float, columns: int | None = None) -> None:
+    """Images (B, C, H, W), radians, as one PNG; arguments as of :func:`grid`.
 
     Raises:
         ValueError: other channels than 1 or 3.
         OSError: the file cannot be written; an older one is as it was.
     """
-    _write_png(path, grid(theta, scale))
+    _write_png(path, grid(theta, scale, columns))
 
 
 def write_image(path: Path, theta: Tensor, scale: float) -> None:

@@ -1,14 +1,13 @@
 """The table of the paper, run again: methods by budgets, data sets and seeds; every number is kept as it is found.
 
-A folder holds all there is: models in ``models/DATA/METHOD/seed-K``, one JSON file for each cell of the table in
-``cells``, and the table itself.  What is there is not computed again, so that a run can be stopped at any time.
+A folder holds all there is: models in ``models/DATA/METHOD/seed-K``, and in ``cells`` one JSON file for each cell of the
+table with a picture of a few samples beside it.  What is there is not computed again, so that a run can be stopped at any
+time.  :mod:`kodm_lite.report` makes a table of the numbers.
 """
 
 from __future__ import annotations
 
 import json
-import math
-import statistics
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
@@ -24,21 +23,14 @@ from kodm_lite.baselines import METHODS, Method
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate
+from kodm_lite.pictures import write_grid
 from kodm_lite.recipes import ImageRecipe, prepare, train
 
-__all__ = ["PUBLISHED", "Cell", "Plan", "figure", "run", "summary", "table"]
+__all__ = ["Cell", "Plan", "run"]
 
 FEWEST = 20  # images of a set that can be measured
 COMPARED = 4096  # training images among which copies are looked for
-
-#: FID of the paper (arXiv 2509.15328, table 1), by data set, number of steps and method.
-PUBLISHED = {
-    "SOCOFing": {100: (104.92, 74.41, 67.49), 1000: (23.84, 20.64, 18.75)},
-    "Brodatz": {100: (38.33, 20.26, 18.47), 1000: (20.37, 15.42, 14.19)},
-    "Terrain": {100: (114.90, 101.65, 92.86), 1000: (33.79, 33.56, 30.62)},
-    "CIFAR-10": {100: (38.04, 29.96, 28.17), 300: (25.76, 25.83, 24.86), 1000: (3.17, 11.58, 10.79)},
-}
-PUBLISHED_METHODS = ("SGM", "KODM global", "KODM local")
+SHOWN = 8  # samples on the picture of a cell
 
 
 @dataclass(frozen=True)
@@ -171,6 +163,7 @@ def _measure(plan: Plan, cell: Cell, images: _Images, progress: bool) -> dict[st
     method = METHODS[cell.method]
     model = checkpoints.load(_trained(plan, cell, method, images, progress), _device())
     samples = _samples(method, model, cell, plan)
+    write_grid(plan.folder / "cells" / f"{cell.name}.png", samples[:SHOWN], model.scale, columns=SHOWN)
     found = evaluate(samples, images.real, images.seen, seed=cell.seed)
     return {"evaluation": found.to_dict(), "title": method.title, "minutes": model.card.get("minutes")}
 
@@ -201,80 +194,3 @@ def _samples(method: Method, model: checkpoints.Model, cell: Cell, plan: Plan) -
 
 def _device() -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def summary(results: list[dict[str, Any]], metric: str = "Fréchet texture distance") -> list[dict[str, Any]]:
-    """One line for each data set, method and budget: the mean over seeds, and its error.
-
-    Args:
-        results: of :func:`run`.
-        metric: name of a row of :func:`kodm_lite.metrics.evaluate.evaluate`.
-
-    Returns:
-        Dicts with data, method, title, budget, value, error, floor, seeds and images.  The error is that of the mean
-        over seeds, or with one seed the error of its value.
-    """
-    groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
-    for result in results:
-        groups.setdefault((result["data"], result["method"], result["budget"]), []).append(result)
-    lines = []
-    for (data, method, budget), group in groups.items():
-        rows = [next(row for row in x["evaluation"]["rows"] if row["metric"] == metric) for x in group]
-        values = [row["value"] for row in rows]
-        several = len(values) > 1
-        lines.append(
-            {
-                "data": data,
-                "method": method,
-                "title": group[0]["title"],
-                "budget": budget,
-                "value": statistics.fmean(values),
-                "error": statistics.stdev(values) / math.sqrt(len(values)) if several else rows[0]["error"],
-                "floor": statistics.fmean(row["floor"] for row in rows),
-                "seeds": len(values),
-                "images": group[0]["evaluation"]["images"],
-            }
-        )
-    return lines
-
-
-def table(lines: list[dict[str, Any]]) -> str:
-    """The lines of :func:`summary` as text: a block for each data set, a line for each method, a column a budget."""
-    blocks = []
-    for data in dict.fromkeys(line["data"] for line in lines):
-        own = [line for line in lines if line["data"] == data]
-        budgets = sorted({line["budget"] for line in own})
-        floor = statistics.fmean(line["floor"] for line in own)
-        head = f"{data} (floor {floor:.2f}, {own[0]['images']} images)"
-        rows = [[head, *(f"{budget} evaluations" for budget in budgets)]]
-        for title in dict.fromkeys(line["title"] for line in own):
-            of_title = (line for line in own if line["title"] == title)
-            cells = {line["budget"]: f"{line['value']:.2f} ± {line['error']:.2f}" for line in of_title}
-            rows.append([title, *(cells.get(budget, "") for budget in budgets)])
-        widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        blocks.append(
-            "\n".join(
-                "  ".join([row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))])
-                for row in rows
-            )
-        )
-    return "\n\n".join(blocks)
-
-
-def figure(lines: list[dict[str, Any]]) -> Any:
-    """A matplotlib figure of the lines of :func:`summary`: distance against budget, an axis for each data set."""
-    import matplotlib.pyplot as plt  # here, because it takes a second
-
-    names = list(dict.fromkeys(line["data"] for line in lines))
-    made, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.0), squeeze=False, layout="constrained")
-    for ax, data in zip(axes[0], names, strict=True):
-        own = [line for line in lines if line["data"] == data]
-        for title in dict.fromkeys(line["title"] for line in own):
-            points = sorted((x for x in own if x["title"] == title), key=lambda x: x["budget"])
-            columns = [[point[key] for point in points] for key in ("budget", "value", "error")]
-            ax.errorbar(columns[0], columns[1], yerr=columns[2], marker="o", markersize=4, capsize=2, label=title)
-        ax.axhline(statistics.fmean(line["floor"] for line in own), color="0.5", linestyle=":", label="floor")
-        ax.set(title=data, xlabel="network evaluations", xscale="log", yscale="log")
-    axes[0, 0].set_ylabel("Fréchet texture distance")
-    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
-    return made

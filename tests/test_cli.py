@@ -33,7 +33,7 @@ from kodm_lite import (
 from kodm_lite.checkpoints import Model
 from kodm_lite.networks import SIZES, PeriodicMLP, PeriodicUNet
 from kodm_lite.pictures import FILM_BYTES, grid, write_film
-from kodm_lite.reproduction import summary, table
+from kodm_lite.report import summary, table
 from kodm_lite.training import TrainingOptions, read_log
 
 PROCESS = KuramotoProcess()
@@ -591,11 +591,12 @@ def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
     words += ["--out", str(tmp_path)]
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
-    cells = sorted(path.name for path in (tmp_path / "cells").iterdir())
+    cells = sorted(path.name for path in (tmp_path / "cells").glob("*.json"))
+    assert all((tmp_path / "cells" / name).with_suffix(".png").is_file() for name in cells)
     assert len(cells) == 8 and "digits-16.mean-field.4.0.json" in cells
     models = sorted(path.parent.name for path in (tmp_path / "models" / "digits-16").glob("*/seed-0"))
     assert models == ["kodm-global-2", "kodm-global-4", "mean-field", "sgm"], "methods that train alike share a model"
-    lines = json.loads((tmp_path / "table.json").read_text())
+    lines = summary(json.loads((tmp_path / "results.json").read_text()))
     for line in lines:
         cell = json.loads((tmp_path / "cells" / f"digits-16.{line['method']}.{line['budget']}.0.json").read_text())
         row = next(x for x in cell["evaluation"]["rows"] if x["metric"] == "Fréchet texture distance")
@@ -603,7 +604,7 @@ def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
         assert f"{line['value']:.2f} ± {line['error']:.2f}" in printed
     assert "SOCOFing, 100 steps: SGM 104.92, KODM global 74.41, KODM local 67.49" in printed
     assert "Not run: cifar10. With --cifar10 PATH it is." in printed and "https://www.cs.toronto.edu" in printed
-    assert (tmp_path / "table.png").stat().st_size > 1000
+    assert all((tmp_path / name).stat().st_size > 1000 for name in ("table.png", "samples.png"))
 
     changed = tmp_path / "cells" / "digits-16.sgm.2.0.json"
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json") if path.parent.name == "cells"}
@@ -612,7 +613,7 @@ def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
     assert cli.main(words) == 0
     assert {path: path.stat().st_mtime_ns for path in weights} == weights, "no model is trained again"
     assert [path for path in times if path.stat().st_mtime_ns != times[path]] == [changed]
-    assert json.loads((tmp_path / "table.json").read_text()) == lines
+    assert summary(json.loads((tmp_path / "results.json").read_text())) == lines
     capsys.readouterr()
     assert cli.main([*words, "--train-steps", "3"]) == 1
     assert "try another folder" in capsys.readouterr().err

@@ -14,7 +14,8 @@ from kodm_lite.baselines import METHODS
 from kodm_lite.data import instructions
 from kodm_lite.files import write_atomically
 from kodm_lite.recipes import ImageRecipe, PublishedRecipe, recipe_of
-from kodm_lite.reproduction import PUBLISHED, PUBLISHED_METHODS, Plan, figure, run, summary, table
+from kodm_lite.report import PUBLISHED, PUBLISHED_METHODS, figure, gallery, summary, table
+from kodm_lite.reproduction import Plan, run
 
 __all__ = ["Reproduce"]
 
@@ -89,12 +90,14 @@ class Reproduce:
             training={"steps": self.train_steps, "batch_size": self.batch_size, "precision": "bf16"},
             images=self.images,
         )
-        lines = summary(run(plan, progress=sys.stderr.isatty()))
+        results = run(plan, progress=sys.stderr.isatty())
+        lines = summary(results)
         head = f"Fréchet texture distance, {self.train_steps} training steps"
         text = f"{head}\n\n{table(lines)}"
-        write_atomically(self.out / "table.json", (json.dumps(lines, indent=1) + "\n").encode())
+        write_atomically(self.out / "results.json", (json.dumps(results) + "\n").encode())
         write_atomically(self.out / "table.txt", f"{text}\n".encode())
         figure(lines).savefig(self.out / "table.png", dpi=150)
+        gallery(self.out, lines, min(self.budgets)).savefig(self.out / "samples.png", dpi=150)
         print(text)
         print("\nThe paper's table is in another unit, the Fréchet inception distance (arXiv 2509.15328):")
         for title, rows in PUBLISHED.items():
@@ -103,4 +106,4 @@ class Reproduce:
                 print(f"  {title}, {steps} steps: {found}")
         for absent in missing:
             print(f"\nNot run: {absent}. With --{absent.replace('_', '-')} PATH it is.\n{instructions(absent)}")
-        print(f"\nWrote {self.out / 'table.json'}, table.txt and table.png")
+        print(f"\nWrote {self.out / 'results.json'}, table.txt, table.png and samples.png")
