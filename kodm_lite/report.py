@@ -1,4 +1,4 @@
-"""The table of methods, its figures, and the numbers of the paper: what :mod:`kodm_lite.reproduction` found, to be read.
+"""The table of methods, its figures, and the numbers of the paper: what :mod:`kodm_lite.reproduction` found.
 
 The numbers of one run come with the package, :func:`shipped`.
 """

@@ -1,8 +1,8 @@
 """The table of the paper, run again: methods by budgets, data sets and seeds; every number is kept as it is found.
 
-A folder holds all there is: models in ``models/DATA/METHOD/seed-K``, and in ``cells`` one JSON file for each cell of the
-table with a picture of a few samples beside it.  What is there is not computed again, so that a run can be stopped at any
-time.  :mod:`kodm_lite.report` makes a table of the numbers.
+A folder holds all there is: models in ``models/DATA/METHOD/seed-K``, and in ``cells`` one JSON file for each cell of
+the table with a picture of a few samples beside it.  What is there is not computed again, so that a run can be stopped
+at any time.  :mod:`kodm_lite.report` makes a table of the numbers.
 """
 
 from __future__ import annotations
