@@ -660,6 +660,28 @@ def test_reproduce_takes_no_model_of_another_training(capsys, tmp_path, monkeypa
     assert "which is no cell of a table" in capsys.readouterr().err
 
 
+def test_evaluate_measures_inception_distances_with_any_network(capsys, textured, tmp_path, monkeypatch):
+    class Means(torch.nn.Module):
+        def forward(self, x):
+            return x.float().mean((2, 3))[:, :2] / 255
+
+    for module in (cli.evaluation, sys.modules["kodm_lite.metrics.inception"]):
+        monkeypatch.setattr(module, "inception_network", Means)
+    out = tmp_path / "numbers.json"
+    words = ["evaluate", str(textured), "--data", "textures-32", "-n", "24", "--steps", "2", "--inception"]
+    assert cli.main([*words, "--out", str(out)]) == 0
+    found = json.loads(out.read_text())["inception"]
+    assert (found["generated"], found["real"], found["split"]) == (24, 48, "test")
+    assert f"FID {found['fid']:.3f}, KID {found['kid']:.5f}: 24 samples, 48 real images" in capsys.readouterr().out
+
+
+def test_evaluate_says_before_it_draws_that_inception_is_missing(capsys, textured, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_fidelity", None)
+    monkeypatch.setattr(cli.evaluation, "draw", lambda *args, **kwargs: pytest.fail("drew samples"))
+    assert cli.main(["evaluate", str(textured), "--data", "textures-32", "-n", "24", "--inception"]) == 1
+    assert 'pip install "kodm_lite[fid]"' in capsys.readouterr().err
+
+
 def test_evaluate_refuses_images_on_another_scale(capsys, tmp_path):
     checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), 0.9, None, {}))
     assert cli.main(["evaluate", str(tmp_path / "m.safetensors"), "--data", "fingerprints-32", "-n", "20"]) == 1

@@ -6,7 +6,7 @@ import json
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import torch
 import tyro
@@ -17,7 +17,8 @@ from kodm_lite.cli.common import Model, model_file, require_writable
 from kodm_lite.euclidean import Method as EuclideanMethod
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw, draw_in_chunks
-from kodm_lite.metrics import evaluate
+from kodm_lite.metrics import evaluate, inception_distances
+from kodm_lite.metrics.inception import inception_network
 from kodm_lite.recipes import recipe_of
 from kodm_lite.reproduction import COMPARED
 from kodm_lite.samplers import Method
@@ -39,6 +40,8 @@ class Evaluate:
         method: of sampling, see kodm-lite sample.
         seed: of the first sample.
         crops: of each image of a folder, as in the training; by default each is resized.
+        inception: also measure the inception distances FID and KID of other papers, which are of little use below some
+            thousand samples; needs pip install "kodm_lite[fid]".
         out: write the numbers to this file too, as JSON.
         chunk: samples at once; fewer need less memory.
         device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
@@ -52,6 +55,7 @@ class Evaluate:
     method: Method | EuclideanMethod = "ode"
     seed: int = 0
     crops: int | None = None
+    inception: bool = False
     out: Path | None = None
     chunk: int = 256
     device: str | None = None
@@ -65,6 +69,8 @@ class Evaluate:
             raise ValueError(f"out: got {self.out}, which exists, expected a new name; try --overwrite")
         if self.out is not None:
             require_writable(self.out)
+        if self.inception:
+            inception_network()  # what is missing is said before the samples are drawn
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
         model = checkpoints.load(model_file(self.model), device)
         if len(model.shape) != 3:
@@ -80,11 +86,18 @@ class Evaluate:
                 f"data: got images of scale {real.scale}, expected {model.scale}, that of the model; try the data that "
                 "it was trained on"
             )
-        result = evaluate(self._samples(model, device), real, train, seed=self.seed)
+        samples = self._samples(model, device)
+        result = evaluate(samples, real, train, seed=self.seed)
         print(result.as_table())
+        more: dict[str, Any] = {}
+        if self.inception:
+            found = inception_distances(samples, real.theta, "test", model.scale, seed=self.seed)
+            print(f"FID {found.fid:.3f}, KID {found.kid:.5f}: {found.generated} samples, {found.real} real images")
+            more = {"inception": found._asdict()}
         if self.out is not None:
             content = {
                 **result.to_dict(),
+                **more,
                 "model": checkpoints.read_header(model_file(self.model))["weights_sha256"],
                 "data": self.data,
                 "steps": self.steps,

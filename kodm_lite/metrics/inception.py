@@ -22,7 +22,7 @@ from kodm_lite.circular import to_uint8
 from kodm_lite.metrics.frechet import PrecomputedFeatures, frechet_distance
 from kodm_lite.metrics.validation import check_images
 
-__all__ = ["InceptionDistances", "inception_distances"]
+__all__ = ["InceptionDistances", "inception_distances", "inception_network"]
 
 _INCEPTION_FEATURES = 2048  # of the last pooling layer, which published values use
 _LARGEST_SUBSET = 1000  # of KID, as in its paper
@@ -103,7 +103,7 @@ def inception_distances(
             "smaller set; try more images"
         )
     name = "Inception v3 of torch-fidelity" if feature is None else type(feature).__name__
-    network = _inception() if feature is None else feature
+    network = inception_network() if feature is None else feature
     of_generated, of_real = (_features(network, x, batch) for x in images)
     kid, deviation = _kernel_distance(of_generated, of_real, subsets, size, seed)
     return InceptionDistances(
@@ -138,8 +138,12 @@ def _bytes(images: Tensor, name: str, scale: float) -> Tensor:
     return images.expand(-1, 3, -1, -1)
 
 
-def _inception() -> torch.nn.Module:
-    """The network of the FID, with its weights."""
+def inception_network() -> torch.nn.Module:
+    """The network of the FID, with its weights.
+
+    Raises:
+        ValueError: torch-fidelity is not installed or does not work, or its weights cannot be fetched.
+    """
     try:
         importlib.import_module("torch_fidelity")  # here, because it is optional
         from torchmetrics.image.fid import FrechetInceptionDistance
