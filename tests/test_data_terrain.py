@@ -9,6 +9,7 @@ import torch
 
 import kodm_lite.data.terrain
 from kodm_lite.data import aspect, elevation, terrain_aspect
+from kodm_lite.data.crops import random_corners
 
 PI = math.pi
 HELPFUL = r"(?s)got .*expected .*try "
@@ -215,3 +216,12 @@ MAP = np.ones((8, 8))
 def test_impossible_maps_and_crops_are_refused_with_a_hint(refused):
     with pytest.raises(ValueError, match=HELPFUL):
         refused()
+
+
+def test_crops_without_others_share_no_place_with_them():
+    train = {crop.numpy().tobytes() for crop in terrain_aspect(32, n=32768, seed=1).theta}
+    plain, other = (terrain_aspect(32, n=64, seed=2, without=x) for x in (None, (32768, 1)))
+    assert any(crop.numpy().tobytes() in train for crop in plain.theta), "otherwise the test says nothing"
+    assert not any(crop.numpy().tobytes() in train for crop in other.theta) and len(other) == 64
+    with pytest.raises(ValueError, match=r"without: got 4 corners, expected fewer than all 4"):
+        random_corners((5, 5), 4, 1, 0, "train", without=[(0, 0), (0, 1), (1, 0), (1, 1)])

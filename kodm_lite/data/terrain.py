@@ -29,6 +29,7 @@ def terrain_aspect(
     split: Literal["train", "test"] = "train",
     n: int = 768,
     seed: int = 0,
+    without: tuple[int, int] | None = None,
 ) -> PhaseData:
     """Square crops of a map of slope directions, true angles on the whole circle: 0 is east, pi / 2 north.
 
@@ -43,6 +44,7 @@ def terrain_aspect(
         split: "train" or "test".
         n: number of crops.
         seed: integer; the same seed gives the same crops.
+        without: number and seed of other crops of the same size and split, none of which is to be among these.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size), no labels, and scale 1.
@@ -57,7 +59,8 @@ def terrain_aspect(
     if split not in ("train", "test"):
         raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
     region = _region(split)
-    corners = random_corners(region.shape, size, n, seed, split, "cells")
+    others = [] if without is None else random_corners(region.shape, size, *without, split, "cells")
+    corners = random_corners(region.shape, size, n, seed, split, "cells", others)
     crops = [region[i : i + size, j : j + size] for i, j in corners]
     return PhaseData(
         theta=torch.stack(crops)[:, None],

@@ -244,7 +244,8 @@ class TerrainRecipe(ImageRecipe):
         """Test images are other pieces of the same part of the map."""
         if split == "train":
             return _first(terrain_aspect(32, "train", n=self.crops, seed=1), n)
-        return terrain_aspect(32, "train", n=n or VALIDATION_IMAGES, seed=VALIDATION_SEED)
+        own = n or VALIDATION_IMAGES
+        return terrain_aspect(32, "train", n=own, seed=VALIDATION_SEED, without=(self.crops, 1))
 
 
 @dataclass(frozen=True, kw_only=True)
