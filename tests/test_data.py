@@ -114,3 +114,11 @@ def test_a_class_that_is_none_is_refused_with_a_hint():
     for data in (textures(size=8, n=3), PhaseData(torch.zeros(1, 1, 4, 4), None, (), 0.9, "nowhere")):
         with pytest.raises(ValueError, match=HELPFUL):
             data.of_class("wood")
+
+
+def test_the_scale_does_not_change_the_pictures():
+    published, half = textures(16, n=6), textures(16, n=6, scale=0.5)
+    assert half.scale == 0.5 and float(half.theta.abs().max()) <= 0.5 * math.pi + 1e-6
+    assert torch.allclose(phase_to_image(half.theta, 0.5), phase_to_image(published.theta), atol=1e-5)
+    with pytest.raises(ValueError, match=r"scale: got 1.5, expected .* try"):
+        textures(16, n=6, scale=1.5)

@@ -26,8 +26,9 @@ def textures(
     n: int = 768,
     seed: int = 0,
     names: Sequence[str] = TEXTURES,
+    scale: float = _SCALE,
 ) -> PhaseData:
-    """Square crops of real textures, as phases in [-0.9 pi, 0.9 pi].
+    """Square crops of real textures, as phases in [-``scale`` pi, ``scale`` pi].
 
     The photographs (512 x 512 bytes) are averaged to 256 x 256 and stretched so that 1 % of the training region's
     pixels are black and 1 % white.  Training crops come from the left 192 columns, test crops from the right 64: no
@@ -39,12 +40,13 @@ def textures(
         n: number of crops.
         seed: integer; the same seed gives the same crops.
         names: which photographs, of "brick", "grass", "gravel".
+        scale: of :func:`kodm_lite.image_to_phase`, below 1; the published 0.9 makes black and white neighbours.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size).
 
     Raises:
-        ValueError: a size that does not fit, an unknown split or name.
+        ValueError: a size that does not fit, an unknown split or name, a scale that is not between 0 and 1.
 
     >>> data = textures(size=16, n=6)
     >>> data.theta.shape, data.labels.tolist()
@@ -55,15 +57,17 @@ def textures(
     unknown = [name for name in names if name not in TEXTURES]
     if unknown or not names:
         raise ValueError(f"names: got {names!r}, expected a list of some of {TEXTURES}; try names=['brick']")
+    if not 0 < scale < 1:
+        raise ValueError(f"scale: got {scale}, expected a number above 0 and below 1; try scale=0.5")
     photographs = [_region(name, split) for name in names]
     corners = random_corners(photographs[0].shape, size, n, seed, split)
     labels = torch.arange(n) % len(names)
     crops = [photographs[k][i : i + size, j : j + size] for k, (i, j) in zip(labels.tolist(), corners, strict=True)]
     return PhaseData(
-        theta=image_to_phase(torch.stack(crops)[:, None], _SCALE),
+        theta=image_to_phase(torch.stack(crops)[:, None], scale),
         labels=labels,
         names=tuple(names),
-        scale=_SCALE,
+        scale=scale,
         source="photographs brick, grass, gravel of scikit-image (originally CC0Textures)",
         licence="CC0",
     )

@@ -148,7 +148,13 @@ class ImageRecipe(Recipe):
 
 @dataclass(frozen=True, kw_only=True)
 class TextureRecipe(ImageRecipe):
-    """Brick, grass and gravel, 32 x 32, grey."""
+    """Brick, grass and gravel, 32 x 32, grey.
+
+    Args:
+        scale: share of the half circle between grey and white; the published 0.9 makes black and white neighbours.
+    """
+
+    scale: float = 0.9
 
     @property
     def name(self) -> str:
@@ -161,8 +167,8 @@ class TextureRecipe(ImageRecipe):
     def images(self, split: Split, n: int | None = None) -> PhaseData:
         """Test images are other crops of the same photographs."""
         if split == "train":
-            return _first(textures(TEXTURE_SIZE, "train", n=TEXTURE_CROPS, seed=1), n)
-        return textures(TEXTURE_SIZE, "train", n=n or VALIDATION_IMAGES, seed=VALIDATION_SEED)
+            return _first(textures(TEXTURE_SIZE, "train", n=TEXTURE_CROPS, seed=1, scale=self.scale), n)
+        return textures(TEXTURE_SIZE, "train", n=n or VALIDATION_IMAGES, seed=VALIDATION_SEED, scale=self.scale)
 
 
 @dataclass(frozen=True, kw_only=True)
