@@ -22,6 +22,10 @@ RECIPES: dict[str, tuple[ImageRecipe, str]] = {
         TextureRecipe(radius=4),
         "The same; every pixel feels the 9 x 9 box around it.",
     ),
+    "textures-32-half": (
+        TextureRecipe(scale=0.5),
+        "The same as textures-32 on half the circle: black and white are opposite, not neighbours.",
+    ),
     "fingerprints": (FingerprintRecipe(), "Arches, loops and whorls, with classes; made, not read."),
     "fingerprints-32": (
         FingerprintRecipe(size=32, period=5.0, network="small"),

@@ -158,7 +158,7 @@ class TextureRecipe(ImageRecipe):
 
     @property
     def name(self) -> str:
-        return "textures-32" if self.radius is None else "textures-32-local"
+        return f"textures-32{'' if self.radius is None else '-local'}{'-half' if self.scale == 0.5 else ''}"
 
     @property
     def side(self) -> int:
