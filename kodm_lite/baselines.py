@@ -90,6 +90,9 @@ METHODS: dict[str, Method] = {
         "KODM local, as published", {"published": True, "radius": _RADIUS}, _PUBLISHED, "euler", own_steps=True
     ),
     "mean-field": Method("KODM global, mean-field", {}, {"objective": "mean_field"}, "ode"),
+    "mean-field-early": Method(
+        "KODM global, mean-field, early", {}, {"objective": "mean_field", "weighting": "early"}, "ode"
+    ),
     "transition": Method("KODM global, published target only", {}, {"objective": "transition"}, "ode"),
     "uncoupled": Method("No coupling, circle only", {"coupled": False}, {"objective": "mean_field"}, "ode"),
     "mean-field-local": Method("KODM local, mean-field", {"radius": _RADIUS}, {"objective": "mean_field"}, "ode"),

@@ -37,7 +37,7 @@ __all__ = [
 
 _LARGEST_CLOCK = 20.0  # later the distance from equilibrium is below rounding, and its weight e^V must not grow on
 
-Weighting = Literal["target", "published", "none"]
+Weighting = Literal["target", "published", "none", "early"]
 
 
 class Loss(NamedTuple):
@@ -103,7 +103,7 @@ def transition_score_matching(
     Source: arXiv 2509.15328, local score matching.  Book: chapter 6.
     """
     if weighting not in ("target", "published", "none"):
-        raise ValueError(f"weighting: got {weighting!r}, expected 'target', 'published' or 'none'")
+        raise ValueError(f"weighting: got {weighting!r}, expected 'target', 'published' or 'none' for transitions")
     if not (isinstance(draws, int) and draws >= 1 and steps >= 1):
         raise ValueError(f"draws, steps: got {draws!r} and {steps!r}, expected at least 1 of each")
     _check_weight(collective_weight)
@@ -133,6 +133,7 @@ def mean_field_score_matching(
     label: Tensor | None = None,
     *,
     steps: int = STEPS // 2,
+    weighting: Literal["target", "early"] = "target",
     collective_weight: float = 0.0,
     fluctuation: Fluctuation | None = None,
     t: Tensor | None = None,
@@ -147,20 +148,28 @@ def mean_field_score_matching(
     .. math:: s - f/D = \frac{p_i'(\theta_i)}{p_i(\theta_i)} - \frac1D \operatorname{Im}(H_i e^{-i\theta_i})
 
     is a function of one phase, without noise from its neighbours, and vanishes where the process ends.  It is compared
-    with the network's at the scale of the network's head, so that every time counts equally.
+    with the network's at the scale of the network's head, so that by default every time counts equally.
 
     Args:
         network, process, theta0, label, collective_weight, t, generator: as :func:`transition_score_matching`, but the
             default times are :func:`early_times`.
         steps: Heun steps per unit of time of the forward simulation.
+        weighting: "target": e^V - 1, with which every time counts equally; "early": 2 sinh(V / 2), the geometric mean
+            of that and of 1 - e^-V, the weight of noise prediction.  Late targets are hardly predictable, and less of
+            the gradient is then their noise.
         fluctuation: from :func:`kodm_lite.fluctuation.calibrate_fluctuation`, for the measured gamma(t) in place of
             K/D; it adds (gamma - K/D) times the pull of the fluctuating field to the target.
 
     Returns:
         :class:`Loss`; the baseline is the score of equilibrium.
 
-    Source: this project.  Book: chapter 7.
+    Raises:
+        ValueError: an unknown weighting, a negative weight, and whatever ``process.simulate`` refuses.
+
+    Source: this project.  Book: chapters 7 and 11.
     """
+    if weighting not in ("target", "early"):
+        raise ValueError(f"weighting: got {weighting!r}, expected 'target' or 'early' for the mean-field objective")
     _check_weight(collective_weight)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
     theta = process.simulate(theta0, t, steps, generator, method="heun")
@@ -174,7 +183,8 @@ def mean_field_score_matching(
         target = target + per_image(excess, theta) / diffusion * shared_fluctuation(process, law, theta)
     score = network(theta, now) if label is None else network(theta, now, label)
     distance = score - process.equilibrium_score(theta, now)
-    weight = torch.expm1(process.clock(now).clamp(max=_LARGEST_CLOCK))
+    clock = process.clock(now).clamp(max=_LARGEST_CLOCK)
+    weight = torch.expm1(clock) if weighting == "target" else 2 * torch.sinh(clock / 2)
     return _loss(distance, target, theta, now, weight, collective_weight)
 
 

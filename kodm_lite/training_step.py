@@ -107,10 +107,15 @@ class TrainingOptions:
         self._require("a number from 0 to below 1", lambda x: 0 <= x < 1, ("ema",))
         for name, choices in {**_CHOICES, "objective": tuple(OBJECTIVES)}.items():
             self._require(f"one of {choices}", choices.__contains__, (name,))
-        if self.objective == "mean_field" and (self.draws, self.weighting) != (1, "target"):
+        if self.objective == "mean_field" and (self.draws != 1 or self.weighting not in ("target", "early")):
             raise ValueError(
-                f"draws, weighting: got {self.draws} and {self.weighting!r}, expected 1 and 'target' with the "
-                "mean-field objective, which has no transitions to draw or weigh; try objective='transition'"
+                f"draws, weighting: got {self.draws} and {self.weighting!r}, expected 1 and 'target' or 'early' with "
+                "the mean-field objective, which has no transitions to draw or weigh; try objective='transition'"
+            )
+        if self.objective == "transition" and self.weighting == "early":
+            raise ValueError(
+                "weighting: got 'early', expected 'target', 'published' or 'none' with transitions; try "
+                "objective='mean_field'"
             )
         unused = [name for name in _OF_PHASES if getattr(self, name) != type(self).__dataclass_fields__[name].default]
         if self.objective == "noise" and unused:
@@ -162,7 +167,7 @@ _COUNTS = ("steps", "batch_size", "shards", "draws", "simulation_steps")
 _COUNTS_OR_NONE = ("warmup", "seed", "save_every", "validate_every", "sample_every", "log_every")
 _CHOICES = {
     "decay": ("cosine", "constant"),
-    "weighting": ("target", "published", "none"),
+    "weighting": ("target", "published", "none", "early"),
     "precision": ("float32", "bf16"),
     "compile": (False, True),
     "keep_models": (False, True),
@@ -303,6 +308,7 @@ def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
         batch.theta0,
         batch.label,
         steps=math.ceil(options.simulation_steps / 2),  # of Heun's method, which takes two drifts
+        weighting="early" if options.weighting == "early" else "target",
         collective_weight=options.collective_weight,
         t=early_times(batch.t),
         generator=batch.generator,

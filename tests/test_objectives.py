@@ -114,6 +114,27 @@ def test_the_mean_field_target_has_the_same_minimiser_and_less_noise(t, alone, t
         assert abs(mean - expected(alone, lambda x, g=g: alone.score(x, t) * g(x), t)) < 4 * error + 0.003
 
 
+def test_early_weights_are_the_geometric_mean_of_those_of_the_target_and_of_noise_prediction():
+    t = torch.linspace(0.05, 1.0, 6)
+    losses = [
+        mean_field_score_matching(
+            lambda x, t: x.sin(),
+            STRONG,
+            random_phases(6, 9),
+            t=t,
+            weighting=w,
+            collective_weight=1.0,
+            generator=seeded(0),
+        )
+        for w in ("target", "early")
+    ]
+    clock = STRONG.clock(t)
+    geometric = (clock.expm1() * -(-clock).expm1()).sqrt() / clock.expm1()
+    for entry in ("error", "baseline", "collective"):
+        target, early = (getattr(loss, entry) for loss in losses)
+        torch.testing.assert_close(early, target * geometric.to(target), rtol=1e-4, atol=0.0)
+
+
 PAIRS = {
     "sin(a - b)": lambda x: torch.sin(x[:, 0] - x[:, 1]),
     "cos(a - b)": lambda x: torch.cos(x[:, 0] - x[:, 1]),
@@ -468,6 +489,7 @@ def test_transition_score_matching_refuses(options, message):
         (torch.zeros(2, 4), {"t": torch.tensor([0.5, math.nan])}, r"expected \[0, 1\]"),
         (torch.zeros(2, 4), {"steps": 0}, "steps: got 0"),
         (torch.zeros(2, 4), {"collective_weight": -1.0}, "collective_weight: got"),
+        (torch.zeros(2, 4), {"weighting": "published"}, "weighting: got 'published', expected 'target' or 'early'"),
     ],
 )
 def test_mean_field_score_matching_refuses(theta0, options, message):

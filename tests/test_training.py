@@ -895,6 +895,7 @@ def test_another_process_than_the_networks_is_refused():
         {"objective": "mean"},
         {"weighting": "best"},
         {"weighting": "none", "objective": "mean_field"},
+        {"weighting": "early", "objective": "transition"},
         {"draws": 5, "objective": "mean_field"},
         {"precision": "fp16"},
         {"compile": "yes"},
