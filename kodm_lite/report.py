@@ -42,13 +42,19 @@ def summary(results: list[dict[str, Any]], metric: str = "Fréchet texture dista
     Returns:
         Dicts with data, method, title, budget, value, error, floor, seeds and images.  The error is that of the mean
         over seeds, or with one seed the error of its value.
+
+    Raises:
+        ValueError: a metric that the results do not have.
     """
     groups: dict[tuple[str, str, int], list[dict[str, Any]]] = {}
     for result in results:
         groups.setdefault((result["data"], result["method"], result["budget"]), []).append(result)
     lines = []
     for (data, method, budget), group in groups.items():
-        rows = [next(row for row in x["evaluation"]["rows"] if row["metric"] == metric) for x in group]
+        rows = [row for x in group for row in x["evaluation"]["rows"] if row["metric"] == metric]
+        if len(rows) < len(group):
+            known = [row["metric"] for row in group[0]["evaluation"]["rows"]]
+            raise ValueError(f"metric: got {metric!r}, expected one of {known}; try the default")
         values = [row["value"] for row in rows]
         several = len(values) > 1
         lines.append(
@@ -130,7 +136,7 @@ def gallery(folder: Path, lines: list[dict[str, Any]], budget: int) -> Figure:
             ax.set(xticks=[], yticks=[], frame_on=False)
             path = folder / "cells" / f"{data}.{method}.{budget}.0.png"
             if path.is_file():
-                ax.imshow(plt.imread(path), cmap="gray")
+                ax.imshow(plt.imread(path), cmap="gray", interpolation="nearest")
     for ax, data in zip(axes[0], names, strict=True):
         ax.set_title(data)
     return made
