@@ -80,43 +80,57 @@ def table(lines: list[dict[str, Any]]) -> str:
         own = [line for line in lines if line["data"] == data]
         budgets = sorted({line["budget"] for line in own})
         floor = statistics.fmean(line["floor"] for line in own)
-        head = f"{data} (floor {floor:.2f}, {own[0]['images']} images)"
-        rows = [[head, *(f"{budget} evaluations" for budget in budgets)]]
+        head = f"{data}: floor {floor:.2f}, {own[0]['images']} images"
+        rows = [["network evaluations", *(str(budget) for budget in budgets)]]
         for title in dict.fromkeys(line["title"] for line in own):
             of_title = (line for line in own if line["title"] == title)
             cells = {line["budget"]: f"{line['value']:.2f} ± {line['error']:.2f}" for line in of_title}
             rows.append([title, *(cells.get(budget, "") for budget in budgets)])
         widths = [max(len(row[k]) for row in rows) for k in range(len(rows[0]))]
-        blocks.append(
-            "\n".join(
-                "  ".join([row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))])
-                for row in rows
-            )
-        )
+        text = [
+            "  ".join([row[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(row[1:], widths[1:], strict=True))])
+            for row in rows
+        ]
+        blocks.append("\n".join([head, *text]))
     return "\n\n".join(blocks)
 
 
 def figure(lines: list[dict[str, Any]]) -> Figure:
     """A matplotlib figure of the lines of :func:`summary`: distance against budget, an axis for each data set."""
     import matplotlib.pyplot as plt  # here, because it takes a second
+    from matplotlib.ticker import NullFormatter, NullLocator
 
-    names = list(dict.fromkeys(line["data"] for line in lines))
-    made, axes = plt.subplots(1, len(names), figsize=(3.2 * len(names), 3.0), squeeze=False, layout="constrained")
-    for ax, data in zip(axes[0], names, strict=True):
+    names, titles = (list(dict.fromkeys(line[key] for line in lines)) for key in ("data", "title"))
+    budgets = sorted({line["budget"] for line in lines})
+    columns = min(3, len(names))
+    rows = math.ceil(len(names) / columns)
+    size = (2.9 * columns, 2.4 * rows + 0.8)
+    made, axes = plt.subplots(rows, columns, figsize=size, squeeze=False, layout="constrained")
+    handles: dict[str, Any] = {}
+    for ax, data in zip(axes.flat, names, strict=False):
         own = [line for line in lines if line["data"] == data]
-        for title in dict.fromkeys(line["title"] for line in own):
+        for k, title in enumerate(titles):  # the same colour and marker in every axis
             points = sorted((x for x in own if x["title"] == title), key=lambda x: x["budget"])
-            columns = [[point[key] for point in points] for key in ("budget", "value", "error")]
-            ax.errorbar(columns[0], columns[1], yerr=columns[2], marker="o", markersize=4, capsize=2, label=title)
-        ax.axhline(statistics.fmean(line["floor"] for line in own), color="0.5", linestyle=":", label="floor")
+            if points:
+                values = [[point[key] for point in points] for key in ("budget", "value", "error")]
+                style = {"color": f"C{k}", "marker": "osD^vPX<>"[k % 9], "markersize": 4, "capsize": 2}
+                handles[title] = ax.errorbar(values[0], values[1], yerr=values[2], **style)
+        handles["floor"] = ax.axhline(statistics.fmean(x["floor"] for x in own), color="0.5", linestyle=":")
         ax.set(title=data, xlabel="network evaluations", xscale="log", yscale="log")
-    axes[0, 0].set_ylabel("Fréchet texture distance")
-    made.legend(*axes[0, 0].get_legend_handles_labels(), loc="outside lower center", ncols=3, fontsize="small")
+        ax.set_xticks(budgets, [str(budget) for budget in budgets])
+        ax.xaxis.set_minor_locator(NullLocator())
+        ax.yaxis.set_minor_formatter(NullFormatter())
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    for row in axes:
+        row[0].set_ylabel("texture distance")
+    order = sorted(handles, key=[*titles, "floor"].index)
+    made.legend([handles[x] for x in order], order, loc="outside lower center", ncols=2, fontsize="small")
     return made
 
 
 def gallery(folder: Path, lines: list[dict[str, Any]], budget: int) -> Figure:
-    """A matplotlib figure of samples: a column for each data set, a row for each method.
+    """A matplotlib figure of samples: a column for each data set, a row for each method, half of each picture.
 
     Args:
         folder: of :func:`kodm_lite.reproduction.run`, with the pictures of the cells; a picture that is not there is
@@ -128,7 +142,7 @@ def gallery(folder: Path, lines: list[dict[str, Any]], budget: int) -> Figure:
 
     names = list(dict.fromkeys(line["data"] for line in lines))
     titles = dict.fromkeys((line["method"], line["title"]) for line in lines)
-    size = (3.0 * len(names), 0.25 + 0.45 * len(titles))
+    size = (2.0 + 1.9 * len(names), 0.3 + 0.5 * len(titles))
     made, axes = plt.subplots(len(titles), len(names), figsize=size, squeeze=False, layout="constrained")
     for row, (method, title) in zip(axes, titles, strict=True):
         row[0].set_ylabel(title, rotation=0, ha="right", va="center", fontsize="small")
@@ -136,7 +150,8 @@ def gallery(folder: Path, lines: list[dict[str, Any]], budget: int) -> Figure:
             ax.set(xticks=[], yticks=[], frame_on=False)
             path = folder / "cells" / f"{data}.{method}.{budget}.0.png"
             if path.is_file():
-                ax.imshow(plt.imread(path), cmap="gray", interpolation="nearest")
+                picture = plt.imread(path)
+                ax.imshow(picture[:, : picture.shape[1] // 2], cmap="gray", interpolation="nearest")
     for ax, data in zip(axes[0], names, strict=True):
-        ax.set_title(data)
+        ax.set_title(data, fontsize="medium")
     return made

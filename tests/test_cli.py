@@ -628,7 +628,7 @@ def test_the_error_over_seeds_is_that_of_their_mean():
     (line,) = summary([result(0, 1.0), result(1, 2.0), result(2, 4.5)])
     assert line["value"] == pytest.approx(2.5) and line["seeds"] == 3
     assert line["error"] == pytest.approx(np.std([1.0, 2.0, 4.5], ddof=1) / 3**0.5)
-    assert table([line]).splitlines()[1].split() == ["SGM", "2.50", "±", f"{line['error']:.2f}"]
+    assert table([line]).splitlines()[2].split() == ["SGM", "2.50", "±", f"{line['error']:.2f}"]
 
 
 @pytest.mark.parametrize(

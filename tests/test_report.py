@@ -40,7 +40,7 @@ def test_any_metric_can_be_summed_up():
 
 def test_a_cell_that_is_missing_is_left_empty():
     lines = report.summary([result(), result(method="mean-field"), result(method="mean-field", budget=100, value=2.0)])
-    sgm, ours = report.table(lines).splitlines()[1:]
+    sgm, ours = report.table(lines).splitlines()[2:]
     assert sgm.count("±") == 1 and ours.count("±") == 2
 
 
@@ -49,6 +49,15 @@ def test_the_figure_has_an_axis_for_each_data_set_and_a_line_for_each_method():
     made = report.figure(lines)
     assert [ax.get_title() for ax in made.axes] == ["a", "b"]
     assert all(len(ax.containers) == len(METHODS) for ax in made.axes)
+    colours = [[container.lines[0].get_color() for container in ax.containers] for ax in made.axes]
+    assert colours[0] == colours[1]
+
+
+def test_a_method_has_its_colour_where_others_are_missing():
+    lines = report.summary([result("a", "sgm"), result("a", "mean-field"), result("b", "mean-field")])
+    made = report.figure(lines)
+    first, second = ([x.lines[0].get_color() for x in ax.containers] for ax in made.axes)
+    assert second == first[1:] and first[0] != first[1]
     plt.close(made)
 
 
