@@ -2,8 +2,8 @@
 
 Every method is a way to change a recipe for images, and a way to sample.  All have the same images, the same U-Net but
 for its ends, the same optimiser, the same number of network evaluations in training, and the same number of them for a
-sample.  The paper draws five transitions from each simulated image; each costs a network evaluation, and one transition
-from each of five times as many images is at least as good (chapter 6), so that is what the published rows get here.
+sample.  The paper draws five transitions after simulating an image; each costs a network evaluation, and one transition
+of each of five times as many images is at least as good (chapter 6), so that is what the published rows get here.
 """
 
 from __future__ import annotations
