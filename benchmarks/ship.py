@@ -9,13 +9,12 @@ kodm_lite/pretrained.
 from __future__ import annotations
 
 import argparse
-from functools import partial
 from pathlib import Path
 
 import torch
 
 from kodm_lite import checkpoints
-from kodm_lite.generation import draw, draw_in_chunks
+from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate
 from kodm_lite.recipes import recipe_of
 from kodm_lite.reproduction import COMPARED
@@ -42,8 +41,7 @@ def main() -> None:
     metrics = {}
     for steps in args.steps:
         with torch.autocast("cpu", torch.bfloat16):
-            sampler = partial(draw, model.network, model.process, scale=model.scale, steps=steps)
-            samples = torch.cat(list(draw_in_chunks(sampler, model.shape, range(args.n), 64))).float()
+            samples = torch.cat(list(draw_in_chunks(model, range(args.n), 64, steps=steps))).float()
         found = evaluate(samples, real, seen)
         print(f"{steps} steps\n{found.as_table()}\n", flush=True)
         metrics[str(steps)] = found.to_dict()

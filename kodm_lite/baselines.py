@@ -12,10 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from kodm_lite.checkpoints import Model
-from kodm_lite.generation import draw
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import ImageRecipe
 
@@ -59,23 +56,15 @@ class Method:
         options = replace(recipe.training, **changes)
         return replace(recipe, **self.change, classes=False, training=options, out=folder)
 
-    def sample(self, model: Model, shape: tuple[int, ...], budget: int, **options: Any) -> Tensor:
-        """Samples (B, C, H, W) with at most ``budget`` evaluations of the network for each."""
+    def sampling(self, model: Model, budget: int) -> dict[str, Any]:
+        """Options of :func:`kodm_lite.generation.draw` for at most ``budget`` evaluations of the network a sample."""
         steps = budget // self.evaluations
         if steps < 1:
             raise ValueError(f"budget: got {budget}, expected at least {self.evaluations} evaluations for {self.title}")
+        options: dict[str, Any] = {"method": self.sampler, "steps": steps}
         if isinstance(model.process, KuramotoProcess) and self.own_steps:
-            options = {"prior": model.process.prior(), **options}  # as published: no correlations between pixels
-        return draw(
-            model.network,
-            model.process,
-            shape,
-            scale=model.scale,
-            calibration=model.calibration,
-            method=self.sampler,
-            steps=steps,
-            **options,
-        )
+            options["prior"] = model.process.prior()  # as published: no correlations between pixels
+        return options
 
 
 _PUBLISHED = {"objective": "transition", "weighting": "published"}

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from torch import Tensor
 
+from kodm_lite.checkpoints import Model
 from kodm_lite.circular import wrap
 from kodm_lite.euclidean import WhiteNoise, sample_euclidean
 from kodm_lite.guidance import guided
@@ -59,21 +60,28 @@ def draw(
     return wrap(x.clamp(-scale * math.pi, scale * math.pi))
 
 
-def draw_in_chunks(
-    sampler: Callable[..., Tensor], shape: Sequence[int], seeds: Sequence[int], chunk: int, **options: Any
-) -> Iterator[Tensor]:
-    """Any number of samples, so many at a time that they fit the memory; sample k depends on ``seeds[k]`` only.
+def draw_in_chunks(model: Model, seeds: Sequence[int], chunk: int, **options: Any) -> Iterator[Tensor]:
+    """Any number of samples of a model, so many at a time that they fit the memory.
 
     Args:
-        sampler: called as ``sampler((B, *shape), seeds=..., **options)``, such as :func:`draw` of a network.
-        shape: of one sample.
-        seeds: one integer for each sample.
+        model: from :func:`kodm_lite.checkpoints.load`, on any device.
+        seeds: one integer for each sample, which depends on nothing else.
         chunk: samples at once.
-        options: for the sampler.
+        options: of :func:`draw`.
 
     Yields:
         Samples (B, ...) on the CPU.
     """
+    device = next(model.network.parameters()).device
     for start in range(0, len(seeds), chunk):
         own = seeds[start : start + chunk]
-        yield sampler((len(own), *shape), seeds=own, **options).cpu()
+        yield draw(
+            model.network,
+            model.process,
+            (len(own), *model.shape),
+            scale=model.scale,
+            calibration=model.calibration,
+            seeds=own,
+            device=device,
+            **options,
+        ).cpu()

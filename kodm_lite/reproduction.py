@@ -10,7 +10,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -115,11 +114,9 @@ def run(plan: Plan, progress: bool = True) -> list[dict[str, Any]]:
             found = _measure(plan, cell, real[cell.data], progress)
             write_atomically(path, (json.dumps({**asdict(cell), **conditions, **found}, indent=1) + "\n").encode())
         result = _read(path)
-        if {key: result.get(key) for key in conditions} != json.loads(json.dumps(conditions)):
-            raise ValueError(
-                f"folder: got {path} with { ({key: result.get(key) for key in conditions}) }, expected {conditions}; "
-                "try another folder"
-            )
+        found_with = {key: result.get(key) for key in conditions}
+        if found_with != json.loads(json.dumps(conditions)):
+            raise ValueError(f"folder: got {path} with {found_with}, expected {conditions}; try another folder")
         results.append(result)
     return results
 
@@ -187,9 +184,9 @@ def _trained(plan: Plan, cell: Cell, method: Method, images: _Images, progress: 
 
 def _samples(method: Method, model: checkpoints.Model, cell: Cell, plan: Plan) -> Tensor:
     first = plan.images * cell.seed  # no two trainings share starting noise
-    sampler = partial(method.sample, model, budget=cell.budget, device=_device())
+    seeds, options = range(first, first + plan.images), method.sampling(model, cell.budget)
     with torch.autocast(_device(), torch.bfloat16, enabled=plan.training.get("precision") == "bf16"):
-        return torch.cat(list(draw_in_chunks(sampler, model.shape, range(first, first + plan.images), plan.chunk)))
+        return torch.cat(list(draw_in_chunks(model, seeds, plan.chunk, **options)))
 
 
 def _device() -> str:

@@ -448,7 +448,7 @@ def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
 
 
 def test_what_cannot_be_written_fails_before_sampling(capsys, grey, tmp_path, monkeypatch):
-    monkeypatch.setattr("kodm_lite.cli.sampling.draw", lambda *args, **options: pytest.fail("sampled"))
+    monkeypatch.setattr("kodm_lite.cli.sampling.draw_in_chunks", lambda *args, **options: pytest.fail("sampled"))
     (tmp_path / "file").touch()
     fails(capsys, ["sample", grey, "--out", tmp_path / "file" / "a.png"], f"{tmp_path / 'file'} cannot be written")
     fails(capsys, ["sample", grey, "--out", tmp_path / "file"], "got the file")
@@ -480,7 +480,7 @@ def test_ctrl_c_and_lack_of_memory_while_sampling(capsys, grey, tmp_path, monkey
         def stop(*args, error=error, **options):
             raise error
 
-        monkeypatch.setattr("kodm_lite.cli.sampling.draw", stop)
+        monkeypatch.setattr("kodm_lite.cli.sampling.draw_in_chunks", stop)
         assert cli.main(words) == status
         err = capsys.readouterr().err
         assert (err == "") == (status == 130)
@@ -677,7 +677,7 @@ def test_evaluate_measures_inception_distances_with_any_network(capsys, textured
 
 def test_evaluate_says_before_it_draws_that_inception_is_missing(capsys, textured, monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
-    monkeypatch.setattr(cli.evaluation, "draw", lambda *args, **kwargs: pytest.fail("drew samples"))
+    monkeypatch.setattr(cli.evaluation, "draw_in_chunks", lambda *args, **kwargs: pytest.fail("drew samples"))
     assert cli.main(["evaluate", str(textured), "--data", "textures-32", "-n", "24", "--inception"]) == 1
     assert 'pip install "kodm_lite[fid]"' in capsys.readouterr().err
 

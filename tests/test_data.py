@@ -9,6 +9,7 @@ import torch
 
 from kodm_lite import phase_to_image
 from kodm_lite.data import PhaseData, textures
+from kodm_lite.recipes import recipe_of
 
 PI = math.pi
 HELPFUL = r"(?s)got .*expected .*try "
@@ -122,3 +123,13 @@ def test_the_scale_does_not_change_the_pictures():
     assert torch.allclose(phase_to_image(half.theta, 0.5), phase_to_image(published.theta), atol=1e-5)
     with pytest.raises(ValueError, match=r"scale: got 1.5, expected .* try"):
         textures(16, n=6, scale=1.5)
+
+
+def test_no_image_to_measure_on_is_one_that_was_learned_from():
+    recipe = recipe_of("textures-32")
+    learned = {crop.numpy().tobytes() for crop in recipe.images("train").theta}
+    assert len(learned) > 20_000  # some places are drawn twice
+    measured = [crop.numpy().tobytes() for crop in recipe.images("test", 1024).theta]
+    assert not learned & set(measured)
+    plain = [crop.numpy().tobytes() for crop in textures(32, n=1024, seed=99).theta]
+    assert len(learned & set(plain)) > 200  # a quarter of all places were learned from

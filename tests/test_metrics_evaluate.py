@@ -207,8 +207,19 @@ def test_angles_from_the_start_are_measured_on_the_circle():
     assert good["Fréchet texture distance"].value == pytest.approx(frechet_distance(a, b), rel=1e-6)
     moved = replace(real, theta=fields(240, 0, turn=2.0))
     again = found(fields(120, 1, turn=2.0), moved)
-    for name in ("phases, Wasserstein (rad)", "phases, Kuiper", "radial spectrum (cycles/pixel)"):
+    circular = ("phases, Wasserstein (rad)", "phases, Kuiper", "vortices (per 1000 squares)")
+    for name in (*circular, "radial spectrum (cycles/pixel)"):
         assert again[name].value == pytest.approx(good[name].value, rel=0.02, abs=1e-4), name
+
+
+def test_vortices_are_counted_either_way():
+    smooth = PhaseData(fields(80, 0, spread=0.2), None, (), 1.0, "made up")
+    y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
+    pair = torch.atan2(y - 4.5, x - 3.5) - torch.atan2(y - 9.5, x - 11.5)  # one turns left, one right
+    turned = torch.remainder(fields(40, 1, spread=0.2) + pair + PI, 2 * PI) - PI
+    rows = {r.metric: r for r in evaluate(turned, smooth).rows}
+    found = rows["vortices (per 1000 squares)"]
+    assert found.floor == 0 and found.value == pytest.approx(1000 * 2 / 15**2, rel=1e-9)
 
 
 REAL = PhaseData(fields(60, 0), None, (), 0.9, "made up")

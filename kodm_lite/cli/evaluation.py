@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -16,7 +15,7 @@ from kodm_lite import checkpoints
 from kodm_lite.cli.common import Model, model_file, require_writable
 from kodm_lite.euclidean import Method as EuclideanMethod
 from kodm_lite.files import write_atomically
-from kodm_lite.generation import draw, draw_in_chunks
+from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate, inception_distances
 from kodm_lite.metrics.inception import inception_network
 from kodm_lite.recipes import recipe_of
@@ -86,7 +85,7 @@ class Evaluate:
                 f"data: got images of scale {real.scale}, expected {model.scale}, that of the model; try the data that "
                 "it was trained on"
             )
-        samples = self._samples(model, device)
+        samples = self._samples(model)
         result = evaluate(samples, real, train, seed=self.seed)
         print(result.as_table())
         more: dict[str, Any] = {}
@@ -106,16 +105,7 @@ class Evaluate:
             write_atomically(self.out, (json.dumps(content, indent=1) + "\n").encode())
             print(f"Wrote {self.out}")
 
-    def _samples(self, model: checkpoints.Model, device: str) -> torch.Tensor:
-        chunks = draw_in_chunks(
-            partial(draw, model.network, model.process),
-            model.shape,
-            range(self.seed, self.seed + self.n),
-            self.chunk,
-            scale=model.scale,
-            calibration=model.calibration,
-            steps=self.steps,
-            method=self.method,
-            device=device,
-        )
+    def _samples(self, model: checkpoints.Model) -> torch.Tensor:
+        seeds = range(self.seed, self.seed + self.n)
+        chunks = draw_in_chunks(model, seeds, self.chunk, steps=self.steps, method=self.method)
         return torch.cat(list(tqdm(chunks, total=-(-self.n // self.chunk), unit="chunk", disable=None)))

@@ -7,7 +7,6 @@ import json
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 from pathlib import Path
 from typing import Annotated, Any
@@ -22,7 +21,7 @@ from kodm_lite import checkpoints, pictures
 from kodm_lite.cli.common import Class, Model, label_of, model_file, require_writable
 from kodm_lite.euclidean import Method as EuclideanMethod
 from kodm_lite.files import write_atomically
-from kodm_lite.generation import draw, draw_in_chunks
+from kodm_lite.generation import draw_in_chunks
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Method
 from kodm_lite.sphere.network import SphericalNet
@@ -139,7 +138,6 @@ class Sample:
 
     def _chunks(self, model: checkpoints.Model, label: int | None, film: list[Tensor]) -> Iterator[Tensor]:
         """All images (chunk, ...) on the CPU, and the states of the first ones on the way into ``film``."""
-        device = next(model.network.parameters()).device
         starts = range(0, self.n, self.chunk)
         filmed = max(1, min(FILM_IMAGES, FILM_PIXELS // math.prod(model.shape[-2:])))
         every, states = max(1, self.steps // FILM_FRAMES), count()
@@ -151,20 +149,9 @@ class Sample:
                     film.append(theta[:filmed].cpu())
                 bar.update()
 
-            yield from draw_in_chunks(
-                partial(draw, model.network, model.process),
-                model.shape,
-                range(self.seed, self.seed + self.n),
-                self.chunk,
-                scale=model.scale,
-                calibration=model.calibration,
-                label=label,
-                guidance=self.guidance,
-                steps=self.steps,
-                method=self.method,
-                device=device,
-                callback=note,
-            )
+            seeds = range(self.seed, self.seed + self.n)
+            sampler = {"steps": self.steps, "method": self.method, "callback": note}
+            yield from draw_in_chunks(model, seeds, self.chunk, label=label, guidance=self.guidance, **sampler)
 
     def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
         stored = checkpoints.read_header(path)

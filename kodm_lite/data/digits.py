@@ -10,7 +10,7 @@ import torch
 
 from kodm_lite.circular import image_to_phase
 from kodm_lite.data.folder import _interpolated
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.protocol import PhaseData, check_grey_scale
 
 __all__ = ["digits"]
 
@@ -50,8 +50,7 @@ def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8, 
         raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
     if size not in (8, 16):
         raise ValueError(f"size: got {size!r}, expected 8 or 16 pixels; try size=8")
-    if not 0 < scale < 1:
-        raise ValueError(f"scale: got {scale}, expected a number above 0 and below 1; try scale=0.5")
+    check_grey_scale(scale)
     try:
         from sklearn.datasets import load_digits  # here, because nobody else needs it
     except ImportError as error:

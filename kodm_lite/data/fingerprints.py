@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite.circular import image_to_phase, wrap
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.protocol import PhaseData, check_grey_scale
 from kodm_lite.data.ridges import grow_ridges
 from kodm_lite.orientation import blur
 
@@ -101,6 +101,7 @@ def fingerprints(
     """
     if kind not in ("ridges", "orientation"):
         raise ValueError(f"kind: got {kind!r}, expected 'ridges' or 'orientation'; try kind='ridges'")
+    check_grey_scale(scale)
     fingers = draw_fingers(size, split, n, seed, period, pores, noise, kind == "ridges", progress)
     made = "fingerprints" if kind == "ridges" else "orientations of fingerprints"
     return PhaseData(

@@ -7,6 +7,12 @@ from dataclasses import dataclass
 from torch import Tensor
 
 
+def check_grey_scale(scale: float) -> None:
+    """Refuse a scale that is none of grey values: with 1 the phases of an image would be taken for angles."""
+    if not 0 < scale < 1:
+        raise ValueError(f"scale: got {scale}, expected a number above 0 and below 1; try scale=0.5")
+
+
 @dataclass(frozen=True)
 class PhaseData:
     """Images as phases, with what is needed to label, show and cite them.

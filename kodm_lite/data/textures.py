@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kodm_lite.circular import image_to_phase
 from kodm_lite.data.crops import random_corners
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.protocol import PhaseData, check_grey_scale
 
 __all__ = ["TEXTURES", "textures"]
 
@@ -27,6 +27,7 @@ def textures(
     seed: int = 0,
     names: Sequence[str] = TEXTURES,
     scale: float = _SCALE,
+    without: tuple[int, int] | None = None,
 ) -> PhaseData:
     """Square crops of real textures, as phases in [-``scale`` pi, ``scale`` pi].
 
@@ -41,6 +42,8 @@ def textures(
         seed: integer; the same seed gives the same crops.
         names: which photographs, of "brick", "grass", "gravel".
         scale: of :func:`kodm_lite.image_to_phase`, below 1; the published 0.9 makes black and white neighbours.
+        without: number and seed of other crops of the same size and split; none of these is to be at one of their
+            places, in whatever photograph.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size).
@@ -57,10 +60,11 @@ def textures(
     unknown = [name for name in names if name not in TEXTURES]
     if unknown or not names:
         raise ValueError(f"names: got {names!r}, expected a list of some of {TEXTURES}; try names=['brick']")
-    if not 0 < scale < 1:
-        raise ValueError(f"scale: got {scale}, expected a number above 0 and below 1; try scale=0.5")
+    check_grey_scale(scale)
     photographs = [_region(name, split) for name in names]
-    corners = random_corners(photographs[0].shape, size, n, seed, split)
+    region = photographs[0].shape
+    others = [] if without is None else random_corners(region, size, *without, split)
+    corners = random_corners(region, size, n, seed, split, without=others)
     labels = torch.arange(n) % len(names)
     crops = [photographs[k][i : i + size, j : j + size] for k, (i, j) in zip(labels.tolist(), corners, strict=True)]
     return PhaseData(

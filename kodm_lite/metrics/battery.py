@@ -21,7 +21,7 @@ from kodm_lite.metrics.nearest import compare_nearest, nearest_distances
 from kodm_lite.metrics.order import image_means, order_statistics
 from kodm_lite.metrics.spectrum import peak_frequencies, radial_spectrum
 from kodm_lite.metrics.texture import TextureFeatures
-from kodm_lite.orientation import orientation_field
+from kodm_lite.orientation import orientation_field, winding_numbers
 
 __all__ = ["Metric", "metrics_for"]
 
@@ -68,6 +68,7 @@ def metrics_for(real: PhaseData, train: PhaseData | None) -> list[Metric]:
         metrics += [
             Metric("phases, Wasserstein (rad)", _phases, circular_wasserstein),
             Metric("phases, Kuiper", _phases, kuiper_distance),
+            Metric("vortices (per 1000 squares)", _vortices, wasserstein_distance),
         ]
     else:
         fields = _fields(real.scale)
@@ -138,6 +139,11 @@ def _between_directions(a: Tensor, b: Tensor) -> float:
 
 def _phases(theta: Tensor) -> Tensor:
     return torch.remainder(theta.double(), 2 * torch.pi)
+
+
+def _vortices(theta: Tensor) -> Tensor:
+    """Numbers (n,) of points around which the phase turns once, either way, in a thousand squares of four pixels."""
+    return 1000 * winding_numbers(theta).abs().double().mean((1, 2, 3))
 
 
 def _fields(scale: float) -> Callable[[Tensor], Tensor]:

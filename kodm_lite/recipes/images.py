@@ -114,6 +114,8 @@ class ImageRecipe(Recipe):
             _ = self.options  # what the baseline has no use for
             if self.radius is not None:
                 raise ValueError("radius: got one, expected none for the baseline, whose pixels do not feel each other")
+            if not self.coupled:
+                raise ValueError("coupled: got False, expected nothing for the baseline, which has no coupling anyway")
         elif self.radius is not None and not self.coupled:
             raise ValueError("radius: got one, expected none for pixels that do not feel each other; try coupled=True")
         process = KuramotoProcess()
@@ -168,7 +170,8 @@ class TextureRecipe(ImageRecipe):
         """Test images are other crops of the same photographs."""
         if split == "train":
             return _first(textures(TEXTURE_SIZE, "train", n=TEXTURE_CROPS, seed=1, scale=self.scale), n)
-        return textures(TEXTURE_SIZE, "train", n=n or VALIDATION_IMAGES, seed=VALIDATION_SEED, scale=self.scale)
+        own, seen = n or VALIDATION_IMAGES, (TEXTURE_CROPS, 1)
+        return textures(TEXTURE_SIZE, "train", n=own, seed=VALIDATION_SEED, scale=self.scale, without=seen)
 
 
 @dataclass(frozen=True, kw_only=True)
