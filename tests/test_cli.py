@@ -688,6 +688,19 @@ def test_evaluate_refuses_images_on_another_scale(capsys, tmp_path):
     assert "data: got images of scale 0.5, expected 0.9" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "learned, noted", [("fingerprints made by kodm_lite, ridges 9 pixels apart", True), (None, False)]
+)
+def test_evaluate_notes_that_a_model_has_learned_from_other_images(capsys, tmp_path, learned, noted):
+    card = {} if learned is None else {"data": learned}
+    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), 0.5, None, card))
+    words = ["evaluate", str(tmp_path / "m.safetensors"), "--data", "fingerprints-32", "-n", "20", "--steps", "1"]
+    assert cli.main(words) == 0
+    printed = capsys.readouterr().out
+    assert ("Note: the model has learned from fingerprints made by kodm_lite, ridges 9 pixels" in printed) is noted
+    assert ("it is measured against fingerprints made by kodm_lite, ridges 5 pixels apart" in printed) is noted
+
+
 def test_guidance_needs_a_class(capsys, grey, tmp_path):
     assert cli.main(["sample", grey, *QUICK, "--guidance", "3", "--out", str(tmp_path / "a.npz")]) == 1
     assert "guidance: got 3.0 without a label" in capsys.readouterr().err

@@ -85,6 +85,9 @@ class Evaluate:
                 f"data: got images of scale {real.scale}, expected {model.scale}, that of the model; try the data that "
                 "it was trained on"
             )
+        learned = model.card.get("data", real.source)
+        if learned != real.source:  # other crops, another period: allowed, and seldom meant
+            print(f"Note: the model has learned from {learned}; it is measured against {real.source}.")
         samples = self._samples(model)
         result = evaluate(samples, real, train, seed=self.seed)
         print(result.as_table())

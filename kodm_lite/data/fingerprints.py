@@ -102,13 +102,17 @@ def fingerprints(
     if kind not in ("ridges", "orientation"):
         raise ValueError(f"kind: got {kind!r}, expected 'ridges' or 'orientation'; try kind='ridges'")
     check_grey_scale(scale)
-    fingers = draw_fingers(size, split, n, seed, period, pores, noise, kind == "ridges", progress)
-    made = "fingerprints" if kind == "ridges" else "orientations of fingerprints"
+    ridges = kind == "ridges"
+    theta, labels = [], []
+    for few in _drawn(size, split, n, seed, period, pores, noise, ridges, progress):  # all else of them is let go
+        theta.append(image_to_phase(few.image, scale) if ridges else few.doubled[:, None])
+        labels.append(few.labels)
+    made = "fingerprints" if ridges else "orientations of fingerprints"
     return PhaseData(
-        theta=image_to_phase(fingers.image, scale) if kind == "ridges" else fingers.doubled[:, None],
-        labels=fingers.labels,
+        theta=torch.cat(theta),
+        labels=torch.cat(labels),
         names=FINGERPRINTS,
-        scale=scale if kind == "ridges" else 1.0,
+        scale=scale if ridges else 1.0,
         source=f"{made} made by kodm_lite, ridges {period:g} pixels apart",
         licence="none needed: the data are made from random numbers",
     )
@@ -131,16 +135,22 @@ def draw_fingers(
         ridges: False leaves the images white, which is faster.
         size, split, n, seed, period, pores, noise, progress: see :func:`fingerprints`.
     """
+    drawn = list(_drawn(size, split, n, seed, period, pores, noise, ridges, progress))
+    return Fingers(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
+
+
+def _drawn(
+    size: int, split: Split, n: int, seed: int, period: float, pores: bool, noise: float, ridges: bool, progress: bool
+) -> Iterator[Fingers]:
+    """Some fingers at a time."""
     _check(size, split, n, period, noise)
     keys = [islice(_fingers_of(label, split, seed), (n + 3 - label) // 4) for label in range(4)]
     turns = [(label, next(keys[label])) for label in (k % 4 for k in range(n))]
     chunks = [turns[start : start + _CHUNK] for start in range(0, n, _CHUNK)]
-    drawn = []
     with tqdm(total=n, desc="fingerprints", unit="print", delay=2, disable=not progress) as bar:
         for chunk in chunks:
-            drawn.append(_draw(chunk, size, period, pores, noise, ridges))
+            yield _draw(chunk, size, period, pores, noise, ridges)
             bar.update(len(chunk))
-    return Fingers(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
 
 
 def _check(size: int, split: str, n: int, period: float, noise: float) -> None:

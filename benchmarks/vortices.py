@@ -1,0 +1,94 @@
+"""Where on the way back do samples of directions get the vortices that are too many?
+
+    kodm-lite reproduce --data terrain-32 --methods sgm mean-field-early --out runs/table
+    python benchmarks/vortices.py runs/table/models/terrain-32 --figure book/images/vortices.png
+
+Held-out pieces of the terrain go forward to some time and come back by the sampler of the method.  If the vortices of
+what comes back are too many from one time on, they are made there.  For the Euclidean model the times are those at
+which it has kept the same share exp(-V / 2) of the data.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kodm_lite import checkpoints, sample, wrap
+from kodm_lite.euclidean import sample_euclidean
+from kodm_lite.orientation import winding_numbers
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.recipes import recipe_of
+
+LOST = (0.03, 0.13, 0.5, 1.1, 2.0, 3.1, 4.5, 8.0)  # V
+RESULTS = Path(__file__).parent / "results" / "vortices.json"
+
+
+def vortices(theta: Tensor) -> Tensor:
+    """Their number (n,) in each image."""
+    return winding_numbers(theta).abs().sum((1, 2, 3)).double()
+
+
+def there_and_back(model: checkpoints.Model, theta: Tensor, v: float, steps: int) -> Tensor:
+    """Images that lost exp(-v / 2) of their arrows, or values, and came back."""
+    generator, process = torch.Generator().manual_seed(0), model.process
+    grid = torch.linspace(0, 1, 100_001)
+    if isinstance(process, KuramotoProcess):
+        t = float(grid[(process.clock(grid) - v).abs().argmin()])
+        start = process.simulate(theta, t, steps=100, generator=generator)
+        times = [t * (1 - k / steps) for k in range(steps + 1)]
+        return sample(model.network, process, tuple(theta.shape), times=times, start=start)
+    t = float(grid[(-2 * process.alpha(grid).log() - v).abs().argmin()])
+    start, _ = process.perturb(theta, torch.full((len(theta),), t), generator)
+    times = [t * (1 - k / steps) ** 2 for k in range(steps + 1)]
+    shape = tuple(theta.shape)
+    x = sample_euclidean(
+        model.network, process, shape, times=times, start=start, method="ancestral", generator=generator
+    )
+    return wrap(x.clamp(-torch.pi, torch.pi))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("models", type=Path, help="folder with the trained models of terrain-32")
+    parser.add_argument("-n", type=int, default=64, help="images")
+    parser.add_argument("--steps", type=int, default=25, help="network evaluations on the way back")
+    parser.add_argument("--figure", type=Path)
+    args = parser.parse_args()
+    real = recipe_of("terrain-32").images("test", args.n).theta
+    found = {"images": args.n, "steps": args.steps, "V": LOST, "real": _mean(vortices(real))}
+    print(f"{'V':20s} " + "".join(f"{v:12g}" for v in LOST))
+    print(f"{'real':20s} {found['real'][0]:12.1f}")
+    for method in ("sgm", "mean-field-early"):
+        model = checkpoints.load(args.models / method / "seed-0" / "model.safetensors")
+        found[method] = [_mean(vortices(there_and_back(model, real, v, args.steps))) for v in LOST]
+        print(f"{method:20s} " + "".join(f"{mean:7.1f}±{error:4.1f}" for mean, error in found[method]), flush=True)
+    RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf8")
+    if args.figure is not None:
+        _draw(found, args.figure)
+
+
+def _mean(numbers: Tensor) -> tuple[float, float]:
+    """And its error."""
+    return round(float(numbers.mean()), 2), round(float(numbers.std() / len(numbers) ** 0.5), 2)
+
+
+def _draw(found: dict, path: Path) -> None:
+    import matplotlib.pyplot as plt
+
+    figure, ax = plt.subplots(figsize=(4.6, 2.9), layout="constrained")
+    titles = {"sgm": ("SGM, ancestral steps", "C0o-"), "mean-field-early": ("KODM, mean-field, early", "C5v-")}
+    for method, (title, style) in titles.items():
+        values, errors = zip(*found[method], strict=True)
+        ax.errorbar(found["V"], values, yerr=errors, fmt=style, markersize=4, capsize=2, label=title)
+    ax.axhline(found["real"][0], color="0.5", linestyle=":", label="held out")
+    ax.set(xscale="log", xlabel="$V$ where the way back begins", ylabel="vortices in an image", ylim=(0, None))
+    ax.legend(fontsize="small")
+    figure.savefig(path, dpi=110)
+
+
+if __name__ == "__main__":
+    main()
