@@ -2,6 +2,8 @@
 
 import errno
 import json
+import os
+import signal
 import subprocess
 import sys
 
@@ -10,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 
+from kodm_lite.data import folder as folder_module
 from kodm_lite.data import image_folder
 from kodm_lite.data.cache import map_cache, write_cache
 
@@ -90,6 +93,7 @@ CAPPED = """
 import resource, sys
 import torch
 from kodm_lite import KuramotoProcess
+from kodm_lite.data import folder as folder_module
 from kodm_lite.data import image_folder
 from kodm_lite.networks import PeriodicUNet
 from kodm_lite.training import TrainingOptions, fit
@@ -123,3 +127,19 @@ def test_more_images_than_memory_can_be_trained_on(tmp_path):
     assert done.stdout.split() == ["capped", "125", "trained"], done.stderr[-2000:]
     notes = json.loads((tmp_path / "images.f32.json").read_text())
     assert notes["shape"] == [2000, 1, 128, 128]
+
+
+def test_ctrl_c_does_not_reach_the_processes_that_read(tmp_path, monkeypatch):
+    """It goes to all processes of a terminal; the main one stops the others."""
+    folder = photographs(tmp_path / "photos")
+    expected = image_folder(folder, 8, "all").theta
+    read = folder_module._read
+
+    def interrupted(*args):
+        assert torch.utils.data.get_worker_info() is not None
+        os.kill(os.getpid(), signal.SIGINT)
+        return read(*args)
+
+    monkeypatch.setattr(folder_module, "_read", interrupted)
+    assert torch.equal(image_folder(folder, 8, "all", workers=2).theta, expected)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the main process hears it"

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import os
+import signal
+import threading
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -115,8 +118,11 @@ def image_folder(
     )
 
 
-class _Files(Dataset[tuple[str, Tensor | None, str]]):
-    """Files, each as its name, its squares as phases (k, C, size, size) or None, and what is wrong with it."""
+class _Files(Dataset[tuple[str, np.ndarray | None, str]]):
+    """Files, each as its name, its squares as phases (k, C, size, size) or None, and what is wrong with it.
+
+    The squares are arrays: tensors would go from process to process through files, whose server complains at Ctrl-C.
+    """
 
     def __init__(self, folder: Path, names: list[str], size: int, channels: int, crops: int | None, seed: int):
         self.folder, self.names = folder, names
@@ -125,7 +131,7 @@ class _Files(Dataset[tuple[str, Tensor | None, str]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> tuple[str, Tensor | None, str]:
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray | None, str]:
         name = self.names[index]
         try:
             image = _read(self.folder / name, self.channels)
@@ -135,7 +141,7 @@ class _Files(Dataset[tuple[str, Tensor | None, str]]):
             squares = [_resized(image, self.size)]
         else:
             squares = _random_crops(image, self.size, self.crops, name, self.seed)
-        return name, image_to_phase(torch.stack(squares) * 2 - 1, _SCALE), ""
+        return name, image_to_phase(torch.stack(squares) * 2 - 1, _SCALE).numpy(), ""
 
     def key(self) -> str:
         """The same for the same files, unchanged, and the same options only."""
@@ -148,12 +154,27 @@ class _Files(Dataset[tuple[str, Tensor | None, str]]):
 def _phases(files: _Files, workers: int, broken: dict[str, str]) -> Iterator[Tensor]:
     """The squares of each file that can be read, in order; what is wrong with the others goes into ``broken``."""
     own = torch.Generator()  # or it would use the global one, to give workers seeds that nobody needs
-    loader = DataLoader(files, batch_size=None, num_workers=workers, generator=own)
-    for name, squares, error in tqdm(loader, desc="images", unit="file", delay=2):
+    loader = DataLoader(files, batch_size=None, num_workers=workers, generator=own, collate_fn=tuple)
+    with _deaf_to_interrupts():
+        read = iter(loader)  # starts the workers
+    for name, squares, error in tqdm(read, desc="images", unit="file", delay=2, total=len(files)):
         if squares is None:
             broken[name] = error
         else:
-            yield squares
+            yield torch.from_numpy(squares)
+
+
+@contextmanager
+def _deaf_to_interrupts() -> Iterator[None]:
+    """Processes that start here never hear Ctrl-C, which reaches them all: the main one ends them, without noise."""
+    if threading.current_thread() is not threading.main_thread():  # others may not say who hears what
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _in_memory(files: _Files, workers: int) -> tuple[Tensor, dict[str, str]]:
