@@ -37,6 +37,8 @@ __all__ = [
 
 _LARGEST_CLOCK = 20.0  # later the distance from equilibrium is below rounding, and its weight e^V must not grow on
 
+_TOLERANCE = 1e-2  # of mean-field targets, relative: an order of magnitude below the error of the best network
+
 Weighting = Literal["target", "published", "none", "early"]
 
 
@@ -173,7 +175,7 @@ def mean_field_score_matching(
     _check_weight(collective_weight)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
     theta = process.simulate(theta0, t, steps, generator, method="heun")
-    law = mean_field_law(process, theta0, t)
+    law = mean_field_law(process, theta0, t, _TOLERANCE)
     now = t.to(theta)
     diffusion = per_image(process.diffusion.at(now), theta)
     turn = torch.polar(torch.ones_like(theta), -theta)

@@ -86,12 +86,13 @@ def density_and_slope(c):
     ).real
 
 
-def score_errors(process, theta0, times):
+def score_errors(process, theta0, times, tolerance=1e-3):
     """Error of the score of every phase relative to its size, both weighted by the density: (times, *theta0.shape)."""
     errors = []
     for t, c in zip(times, fine_modes(process, theta0, times), strict=True):
         density, slope = density_and_slope(c)
-        law = mean_field_law(process, theta0[None].expand(len(GRID), *theta0.shape), torch.full((len(GRID),), t))
+        starts = theta0[None].expand(len(GRID), *theta0.shape)
+        law = mean_field_law(process, starts, torch.full((len(GRID),), t), tolerance)
         states = torch.as_tensor(GRID).reshape(-1, *[1] * theta0.ndim).expand(len(GRID), *theta0.shape)
         found, exact = law.score(states).numpy(), slope / density.clip(1e-12)
         errors.append(np.sqrt((density.clip(0) * (found - exact) ** 2).sum(0) / (density.clip(0) * exact**2).sum(0)))
@@ -316,3 +317,24 @@ def test_what_are_no_phases_is_refused(bad):
     ):
         with pytest.raises(ValueError, match=f"{name}: got"):
             call()
+
+
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1, "reflect")])
+def test_a_coarse_tolerance_is_kept_and_made_use_of(coupling):
+    process, theta0 = KuramotoProcess(coupling), random_phases(1, 4, 6, seed=3)
+    fine, coarse = (score_errors(process, theta0, LONG, tolerance) for tolerance in (1e-3, 1e-2))
+    assert np.sqrt((coarse**2).mean((1, 2, 3))).max() < 1e-2
+    assert coarse.mean() > 3 * fine.mean(), "stages could be longer"
+
+
+def test_strong_fields_have_short_stages_whatever_the_tolerance():
+    process = KuramotoProcess(coupling_strength=LinearSchedule(0.02, 20.0))
+    theta0, t = random_phases(3, 1, 4, 4), torch.tensor([0.3, 0.6, 0.9])
+    fine, coarse = (mean_field_law(process, theta0, t, tolerance).score(theta0) for tolerance in (1e-3, 1e-2))
+    assert (fine - coarse).abs().max() < 1e-3 * fine.abs().max()
+
+
+@pytest.mark.parametrize("tolerance", [0.0, 0.1, math.nan])
+def test_a_tolerance_that_cannot_be_kept_is_refused(tolerance):
+    with pytest.raises(ValueError, match=r"tolerance: got .*, expected 0\.001 to 0\.01"):
+        mean_field_law(PUBLISHED, random_phases(2, 1, 4, 4), torch.tensor([0.5, 0.6]), tolerance)
