@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Literal, Protocol, runtime_checkable
 
 import torch
@@ -139,8 +140,16 @@ def _box_mean(x: Tensor, radius: int, dim: int, boundary: str) -> Tensor:
 
 
 def _box_mean_by_matrix(x: Tensor, radius: int, dim: int, boundary: str) -> Tensor:
-    n = x.shape[dim]
-    j = torch.arange(n, device=x.device)
+    # The compiler must not see the cache, and does not need it.
+    make = _averaging_matrix if torch.compiler.is_compiling() else _kept_averaging_matrix
+    matrix = make(x.shape[dim], radius, boundary, x.dtype, x.device)
+    with torch.autocast(x.device.type, enabled=False):  # bf16 would round the field away
+        return matrix @ x if dim == x.ndim - 2 else x @ matrix
+
+
+def _averaging_matrix(n: int, radius: int, boundary: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Symmetric: entry (i, j) counts how often the box around i meets pixel j or one of its images."""
+    j = torch.arange(n, device=device)
     i = j[:, None]
 
     def meetings(offset: Tensor, period: int) -> Tensor:  # how often offset + m period, m integer, is in the box
@@ -150,11 +159,15 @@ def _box_mean_by_matrix(x: Tensor, radius: int, dim: int, boundary: str) -> Tens
             + 1
         )
 
-    # The average is symmetric: entry (i, j) counts how often the box around i meets pixel j or one of its images.
     counts = meetings(j - i, n) if boundary == "periodic" else meetings(j - i, 2 * n) + meetings(-1 - j - i, 2 * n)
-    matrix = counts.to(x.dtype) / (2 * radius + 1)
-    with torch.autocast(x.device.type, enabled=False):  # bf16 would round the field away
-        return matrix @ x if dim == x.ndim - 2 else x @ matrix
+    return counts.to(dtype) / (2 * radius + 1)
+
+
+@lru_cache(maxsize=64)
+def _kept_averaging_matrix(n: int, radius: int, boundary: str, dtype: torch.dtype, device: torch.device) -> Tensor:
+    """Twenty small operations, for which a step of a simulation would otherwise take twice as long."""
+    with torch.inference_mode(False):  # whoever comes first, the matrix is for all
+        return _averaging_matrix(n, radius, boundary, dtype, device)
 
 
 def _box_mean_by_prefix_sums(x: Tensor, radius: int, dim: int, boundary: str) -> Tensor:
