@@ -26,6 +26,7 @@ from kodm_lite.metrics import (
     kuiper_distance,
     nearest_distances,
 )
+from kodm_lite.recipes.images import TEXTURE_CROPS
 
 RESULTS = Path(__file__).parent / "results"
 PLAN = (
@@ -37,10 +38,21 @@ PLAN = (
 class Yardstick:
     """Real crops to compare with, and how far apart two sets of them are."""
 
-    def __init__(self, size: int, images: int):
-        self.data: PhaseData = textures(size, "train", n=images, seed=7)
-        self.features = TextureFeatures(self.data.theta)
-        self.images = images
+    def __init__(self, size: int, images: int, scale: float):
+        self.size, self.images, self.scale = size, images, scale
+        self.data = self.crops(7)
+        self.features = TextureFeatures(self.data.theta, scale)
+
+    def crops(self, seed: int) -> PhaseData:
+        """Of the photographs that the models learned from, but none of the crops."""
+        learned = (TEXTURE_CROPS, 1)
+        return textures(self.size, "train", n=self.images, seed=seed, scale=self.scale, without=learned)
+
+    def learned(self) -> torch.Tensor:
+        return textures(self.size, "train", n=TEXTURE_CROPS, seed=1, scale=self.scale).theta[:4096]
+
+    def test_region(self, n: int) -> torch.Tensor:
+        return textures(self.size, "test", n=n, scale=self.scale).theta
 
     def measure(self, theta: torch.Tensor) -> dict[str, Any]:
         means = image_means(theta)
@@ -52,21 +64,20 @@ class Yardstick:
         }
 
     def floor(self, seeds: range) -> list[float]:
-        size = self.data.theta.shape[-1]
-        others = (textures(size, "train", n=self.images, seed=1000 + seed).theta for seed in seeds)
+        others = (self.crops(1000 + seed).theta for seed in seeds)
         return [round(frechet_texture_distance(x, self.data.theta, self.features), 3) for x in others]
 
 
 def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str, Any]:
     """All that is asked for of one model."""
     model = checkpoints.load(path)
-    network, process, size = model.network, model.process, model.shape[-1]
+    network, process = model.network, model.process
     calibration = model.calibration or calibrate(network, process, stick.data.theta[:128])
     metrics: dict[str, Any] = {
         "images": args.images,
         "precision": "bf16" if args.bf16 else "float32",
         "floor": stick.floor(range(3)),
-        "test_region": stick.measure(textures(size, "test", n=args.images).theta)["ftd"],
+        "test_region": stick.measure(stick.test_region(args.images))["ftd"],
         "samplers": {},
     }
     known = model.card.get("metrics", {})
@@ -90,11 +101,10 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
             )
         result = {**stick.measure(theta), "seconds": round(time.perf_counter() - began, 1)}
         if name == args.runs[0]:
-            held_out = textures(size, "test", n=256).theta
-            training = textures(size, "train", n=4096, seed=1).theta
+            learned = stick.learned()
             metrics["nearest"] = {
-                "samples": quantiles(nearest_distances(theta[:256], training)),
-                "test_region": quantiles(nearest_distances(held_out, training)),
+                "samples": quantiles(nearest_distances(theta[:256], learned)),
+                "test_region": quantiles(nearest_distances(stick.test_region(256), learned)),
             }
         print(f"{name:14s} seed {seed} {result}", flush=True)
         return result
@@ -105,8 +115,7 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
         metrics["samplers"].setdefault(method, {})[steps] = {key: [r[key] for r in results] for key in results[0]}
     if args.true_start:
         method, steps = args.runs[0].split(":")
-        data = textures(size, "train", n=args.images, seed=8).theta
-        true = run("true start", method, int(steps), 0, process.simulate(data, 1.0, method="heun"))
+        true = run("true start", method, int(steps), 0, process.simulate(stick.crops(8).theta, 1.0, method="heun"))
         metrics["true_start"] = {key: [value] for key, value in true.items()}
         metrics["true_start_steps"] = int(steps)
     if args.write_card:
@@ -125,7 +134,8 @@ def main() -> None:
     parser.add_argument("--write-card", action="store_true")
     parser.add_argument("--name", help="of the file of results; by default that of the model")
     args = parser.parse_args()
-    stick = Yardstick(checkpoints.load(args.models[0]).shape[-1], args.images)
+    first = checkpoints.load(args.models[0])
+    stick = Yardstick(first.shape[-1], args.images, first.scale)
     results: dict[str, Any] = {}
     for path in args.models:
         results["/".join(path.with_suffix("").parts[-3:])] = measure(path, args, stick)
