@@ -5,7 +5,7 @@
 
 Held-out pieces of the terrain go forward to some time and come back by the sampler of the method.  If the vortices of
 what comes back are too many from one time on, they are made there.  For the Euclidean model the times are those at
-which it has kept the same share exp(-V / 2) of the data.
+which it has kept the same share exp(-V / 2) of the data.  Then samples from the prior, by several samplers.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import recipe_of
 
 LOST = (0.03, 0.13, 0.5, 1.1, 2.0, 3.1, 4.5, 8.0)  # V
+SAMPLERS = (("ode", 25), ("ode", 200), ("hybrid", 100), ("euler", 400))
 RESULTS = Path(__file__).parent / "results" / "vortices.json"
 
 
@@ -66,6 +67,19 @@ def main() -> None:
         model = checkpoints.load(args.models / method / "seed-0" / "model.safetensors")
         found[method] = [_mean(vortices(there_and_back(model, real, v, args.steps))) for v in LOST]
         print(f"{method:20s} " + "".join(f"{mean:7.1f}±{error:4.1f}" for mean, error in found[method]), flush=True)
+    found["samplers"] = {}
+    for sampler, steps in SAMPLERS:
+        theta = sample(
+            model.network,
+            model.process,
+            (args.n, *model.shape),
+            steps=steps,
+            method=sampler,
+            calibration=model.calibration if sampler == "hybrid" else None,
+            seeds=range(args.n),
+        )
+        found["samplers"][f"{sampler}:{steps}"] = mean, error = _mean(vortices(theta))
+        print(f"{sampler} in {steps} steps: {mean:.1f} ± {error:.1f}", flush=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf8")
     if args.figure is not None:
         _draw(found, args.figure)
