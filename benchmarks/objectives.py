@@ -30,7 +30,7 @@ from kodm_lite import (
     sample,
 )
 from kodm_lite.data import textures
-from kodm_lite.fluctuation import calibrate_fluctuation, mean_field_score, shared_fluctuation
+from kodm_lite.fluctuation import Fluctuation, calibrate_fluctuation, mean_field_score, shared_fluctuation
 from kodm_lite.mean_field import mean_field_law
 from kodm_lite.metrics import TextureFeatures, class_shares, frechet_texture_distance
 from kodm_lite.objectives import early_times, mean_field_score_matching, random_times, transition_score_matching
@@ -38,6 +38,7 @@ from kodm_lite.training import fit
 from kodm_lite.training_step import TrainingOptions
 
 RESULTS = Path(__file__).parent / "results" / "objectives.json"
+EQUILIBRIUM = Fluctuation((1.0,), (1.0,), (0.0,))  # gamma = K/D at all times
 COUPLINGS = {
     "global": GlobalCoupling(),
     "radius 1": LocalCoupling(1, "reflect"),
@@ -123,7 +124,8 @@ def orthogonality(args: argparse.Namespace) -> dict[str, Any]:
                 closure = law.score(theta)
                 for_all = {
                     "closure": closure,
-                    "K/D": mean_field_score(process, theta0, theta, now),
+                    "K/D": mean_field_score(process, theta0, theta, now, EQUILIBRIUM),
+                    "linear": mean_field_score(process, theta0, theta, now),
                     "measured": mean_field_score(process, theta0, theta, now, measured),
                 }
                 functions = test_functions(process, closure, law, theta, network, now)

@@ -6,7 +6,12 @@ the score of independent phases (:mod:`kodm_lite.mean_field`) is too strong.  Th
 .. math:: s_i = s_{mf,i} + \gamma(t)\, q_i, \qquad q_i = \operatorname{Im}(\delta z_i\, e^{-i\theta_i}),
           \qquad \delta z_i = \langle e^{i\theta_j} - \mathbb E\,e^{i\theta_j} \rangle_{j \sim i},
 
-exact in equilibrium with gamma = K/D.  Before, one number gamma(t) is a fit; it is found once per process, without a
+exact in equilibrium with gamma = K/D.  Before, gamma is smaller.  Phases that stay near the reference have
+
+.. math:: \gamma = \frac KD\,\frac{h(x + y) - h(y)}{x}, \qquad h(x) = \frac x{1 - e^{-x}}, \qquad
+          x = 2 \int_0^t K, \quad y = 2 \int_0^t K_{ref},
+
+which rises from half of K/D to all of it.  For any others one number gamma(t) is a fit, which can be found without a
 network: for the true score E[s q] = - E[div q], so that regression of s - s_mf on q needs simulated states only.
 Chapter 7 of the book.
 """
@@ -24,7 +29,7 @@ from kodm_lite.mean_field import MeanFieldLaw, mean_field_law
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators
 
-__all__ = ["Fluctuation", "calibrate_fluctuation", "mean_field_score", "shared_fluctuation"]
+__all__ = ["Fluctuation", "calibrate_fluctuation", "linear_fluctuation", "mean_field_score", "shared_fluctuation"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,28 @@ class Fluctuation:
         return torch.lerp(ratios[right - 1], ratios[right], share)
 
 
+def linear_fluctuation(process: KuramotoProcess, t: Tensor) -> Tensor:
+    """gamma D/K of phases near the reference, from 1/2 at first to 1 at last: no measurement is needed.
+
+    Args:
+        process: the forward process.
+        t: times in [0, 1], of any shape.
+
+    Source: this project.  Book: chapter 7.
+
+    >>> linear_fluctuation(KuramotoProcess(), torch.tensor([0.0, 1.0]))
+    tensor([0.5000, 0.9846])
+    """
+    steps = process.coefficients(torch.zeros_like(t, dtype=torch.float64), t.double())  # small differences of numbers
+    x, y = (2 * torch.as_tensor(integral) for integral in (steps.coupling, steps.reference))
+    x = x.clamp(min=1e-4)  # below, the quotient is the derivative
+
+    def h(x: Tensor) -> Tensor:
+        return torch.where(x < 1e-6, 1 + x / 2, -x / torch.expm1(-x.clamp(min=1e-6)))
+
+    return ((h(x + y) - h(y)) / x).to(t.dtype)
+
+
 def shared_fluctuation(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor) -> Tensor:
     """q = Im(dz exp(-i theta)): the pull of what the neighbours of a phase do beyond what is expected of them."""
     return _fluctuating_pull(process, law, theta).imag
@@ -84,12 +111,11 @@ def mean_field_score(
         theta0: data (B, C, H, W) or (B, N), radians.
         theta: phases at time t, same shape.
         t: one time per image (B,), on the CPU.
-        fluctuation: from :func:`calibrate_fluctuation`; by default gamma = K/D at all times.
+        fluctuation: from :func:`calibrate_fluctuation`; by default :func:`linear_fluctuation`.
 
     Returns:
         The conditional score, same shape: in equilibrium exact up to the closures of :mod:`kodm_lite.mean_field` and
-        terms of order 1/n for n neighbours.  Before, its collective part is a fit with one parameter; with K/D it is
-        up to 7 percent too weak.
+        terms of order 1/n for n neighbours; before, right to a few percent along collective directions.
 
     Raises:
         ValueError: shapes that differ, phases that are none, times without noise or outside [0, 1], or not one per
@@ -102,9 +128,8 @@ def mean_field_score(
     law, now = mean_field_law(process, theta0, t), t.to(theta)
     if not bool((process.diffusion.at(t) > 0).all()):
         raise ValueError("t: got a time without noise, expected D(t) > 0; there is no score there")
-    gamma = process.coupling_strength.at(now) / process.diffusion.at(now)
-    if fluctuation is not None:
-        gamma = gamma * fluctuation.at(now)
+    ratio = linear_fluctuation(process, now) if fluctuation is None else fluctuation.at(now)
+    gamma = ratio * process.coupling_strength.at(now) / process.diffusion.at(now)
     return law.score(theta) + per_image(gamma, theta) * shared_fluctuation(process, law, theta)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.circular import wrap
-from kodm_lite.fluctuation import Fluctuation, mean_field_score, shared_fluctuation
+from kodm_lite.fluctuation import Fluctuation, linear_fluctuation, mean_field_score, shared_fluctuation
 from kodm_lite.kernels import WrappedNormal
 from kodm_lite.mean_field import mean_field_law, mean_field_sample
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
@@ -144,13 +144,15 @@ def mean_field_score_matching(
     r"""Regression on the conditional score given the data, not the last transition: the same minimiser, less noise.
 
     Given theta0 the phases are almost independent, each in the field H_i of its neighbours' expected phases, so that
-    their conditional score is known (:mod:`kodm_lite.mean_field`).  What fluctuates together adds K/D times the
-    fluctuation of the field, as in equilibrium, so that the distance from the equilibrium score
+    their conditional score is known (:mod:`kodm_lite.mean_field`); what fluctuates together adds gamma times the pull
+    q_i of the field's fluctuation (:mod:`kodm_lite.fluctuation`).  The network is compared with the distance from the
+    equilibrium score,
 
     .. math:: s - f/D = \frac{p_i'(\theta_i)}{p_i(\theta_i)} - \frac1D \operatorname{Im}(H_i e^{-i\theta_i})
+              - \Bigl(\frac KD - \gamma\Bigr) q_i ,
 
-    is a function of one phase, without noise from its neighbours, and vanishes where the process ends.  It is compared
-    with the network's at the scale of the network's head, so that by default every time counts equally.
+    which has hardly any noise from a phase's neighbours and vanishes where the process ends, at the scale of the
+    network's head, so that by default every time counts equally.
 
     Args:
         network, process, theta0, label, collective_weight, t, generator: as :func:`transition_score_matching`, but the
@@ -160,7 +162,7 @@ def mean_field_score_matching(
             of that and of 1 - e^-V, the weight of noise prediction.  Late targets are hardly predictable, and less of
             the gradient is then their noise.
         fluctuation: from :func:`kodm_lite.fluctuation.calibrate_fluctuation`, for the measured gamma(t) in place of
-            K/D; it adds (gamma - K/D) times the pull of the fluctuating field to the target.
+            that of linear theory.
 
     Returns:
         :class:`Loss`; the baseline is the score of equilibrium.
@@ -180,9 +182,9 @@ def mean_field_score_matching(
     diffusion = per_image(process.diffusion.at(now), theta)
     turn = torch.polar(torch.ones_like(theta), -theta)
     target = law.score(theta) - (law.field * turn).imag / diffusion
-    if fluctuation is not None:
-        excess = (fluctuation.at(now) - 1) * process.coupling_strength.at(now)
-        target = target + per_image(excess, theta) / diffusion * shared_fluctuation(process, law, theta)
+    ratio = linear_fluctuation(process, now) if fluctuation is None else fluctuation.at(now)
+    excess = per_image((ratio - 1) * process.coupling_strength.at(now), theta) / diffusion
+    target = target + excess * shared_fluctuation(process, law, theta)
     score = network(theta, now) if label is None else network(theta, now, label)
     distance = score - process.equilibrium_score(theta, now)
     clock = process.clock(now).clamp(max=_LARGEST_CLOCK)

@@ -6,7 +6,13 @@ import pytest
 import torch
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
-from kodm_lite.fluctuation import Fluctuation, calibrate_fluctuation, mean_field_score, shared_fluctuation
+from kodm_lite.fluctuation import (
+    Fluctuation,
+    calibrate_fluctuation,
+    linear_fluctuation,
+    mean_field_score,
+    shared_fluctuation,
+)
 from kodm_lite.mean_field import mean_field_law, mean_field_sample
 from kodm_lite.objectives import mean_field_score_matching
 
@@ -80,6 +86,37 @@ def test_collective_directions_of_a_globally_coupled_population():
         assert plain < ratio - 0.05
 
 
+@pytest.mark.parametrize("radius", [None, 2, 4])
+def test_collective_directions_have_the_right_score_without_a_measurement(radius):
+    """Phases of images are not near the reference, as linear theory assumes."""
+    coupling = GlobalCoupling() if radius is None else LocalCoupling(radius, "reflect")
+    process, theta0 = KuramotoProcess(coupling).scaled(2.0), images(*((2500, 8) if radius is None else (300,)), seed=9)
+    for t in (0.2, 0.4, 0.7, 1.0):
+        _, (ratio, error) = along_the_neighbourhoods(process, theta0, t, None, seed=6)
+        assert abs(ratio - 1) < 3 * error + 0.04 and error < 0.06
+
+
+@pytest.mark.parametrize(("k", "k_ref", "d"), [(0.6, 0.9, 1.0), (3.0, 4.5, 5.0), (0.5, 0.0, 2.0), (1e-6, 1.0, 1.0)])
+def test_linear_theory_is_that_of_two_relaxing_modes(k, k_ref, d):
+    """A pixel in a fixed field forgets at the rate K + K_ref, the sum of all pixels at K_ref."""
+    process = KuramotoProcess(GlobalCoupling(), *(LinearSchedule(x, x) for x in (k, k_ref, d)))
+    t = torch.tensor([0.02, 0.1, 0.3, 0.6, 1.0], dtype=torch.float64)
+
+    def variance(rate):
+        return d / rate * (1 - torch.exp(-2 * rate * t)) if rate else 2 * d * t
+
+    gamma = 1 / variance(k + k_ref) - 1 / variance(k_ref)
+    torch.testing.assert_close(linear_fluctuation(process, t), gamma * d / k, rtol=2e-4 if k < 0.1 else 1e-9, atol=0)
+
+
+def test_linear_theory_begins_with_one_half_and_ends_with_one():
+    t = torch.tensor([[0.0, 1e-4], [1e-2, 1.0]])
+    found = linear_fluctuation(KuramotoProcess().scaled(4.0), t)
+    assert found.shape == t.shape and found.dtype == t.dtype
+    torch.testing.assert_close(found, torch.tensor([[0.5, 0.5], [0.5, 1.0]]), atol=0.002, rtol=0)
+    assert linear_fluctuation(KuramotoProcess(coupling_strength=LinearSchedule(0, 0)), t).isfinite().all()
+
+
 def test_gamma_is_interpolated_and_constant_outside():
     found = Fluctuation((0.2, 0.4, 1.0), (0.5, 0.7, 1.0), (0.0, 0.0, 0.0))
     t = torch.tensor([[0.0, 0.2, 0.3], [0.4, 0.7, 1.0]])
@@ -99,7 +136,7 @@ def test_the_score_is_that_of_independent_phases_and_the_pull_of_the_fluctuating
     dz = sum(surplus.roll(shift, (2, 3)) for shift in shifts) / 9
     q = dz.imag * theta.cos() - dz.real * theta.sin()
     torch.testing.assert_close(shared_fluctuation(process, law, theta), q, atol=1e-5, rtol=0)
-    for fluctuation, share in ((None, 1.0), (Fluctuation((0.5,), (0.7,), (0.0,)), 0.7)):
+    for fluctuation, share in ((None, linear_fluctuation(process, t)), (Fluctuation((0.5,), (0.7,), (0.0,)), 0.7)):
         ratio = share * torch.tensor([process.coupling_strength.at(x) / process.diffusion.at(x) for x in t.tolist()])
         found = mean_field_score(process, theta0, theta, t, fluctuation)
         torch.testing.assert_close(found, law.score(theta) + ratio.reshape(3, 1, 1, 1) * q, atol=1e-4, rtol=1e-4)
