@@ -1,7 +1,7 @@
 """Where on the way back do samples of directions get the vortices that are too many?
 
     kodm-lite reproduce --data terrain-32 --methods sgm mean-field-early --out runs/table
-    python benchmarks/vortices.py runs/table/models/terrain-32 --figure book/images/vortices.png
+    python benchmarks/vortices.py runs/table/models/terrain-32
 
 Held-out pieces of the terrain go forward to some time and come back by the sampler of the method.  If the vortices of
 what comes back are too many from one time on, they are made there.  For the Euclidean model the times are those at
@@ -57,7 +57,6 @@ def main() -> None:
     parser.add_argument("models", type=Path, help="folder with the trained models of terrain-32")
     parser.add_argument("-n", type=int, default=64, help="images")
     parser.add_argument("--steps", type=int, default=25, help="network evaluations on the way back")
-    parser.add_argument("--figure", type=Path)
     args = parser.parse_args()
     real = recipe_of("terrain-32").images("test", args.n).theta
     found = {"images": args.n, "steps": args.steps, "V": LOST, "real": _mean(vortices(real))}
@@ -81,27 +80,11 @@ def main() -> None:
         found["samplers"][f"{sampler}:{steps}"] = mean, error = _mean(vortices(theta))
         print(f"{sampler} in {steps} steps: {mean:.1f} ± {error:.1f}", flush=True)
     RESULTS.write_text(json.dumps(found, indent=1) + "\n", encoding="utf8")
-    if args.figure is not None:
-        _draw(found, args.figure)
 
 
 def _mean(numbers: Tensor) -> tuple[float, float]:
     """And its error."""
     return round(float(numbers.mean()), 2), round(float(numbers.std() / len(numbers) ** 0.5), 2)
-
-
-def _draw(found: dict, path: Path) -> None:
-    import matplotlib.pyplot as plt
-
-    figure, ax = plt.subplots(figsize=(4.6, 2.9), layout="constrained")
-    titles = {"sgm": ("SGM, ancestral steps", "C0o-"), "mean-field-early": ("KODM, mean-field, early", "C5v-")}
-    for method, (title, style) in titles.items():
-        values, errors = zip(*found[method], strict=True)
-        ax.errorbar(found["V"], values, yerr=errors, fmt=style, markersize=4, capsize=2, label=title)
-    ax.axhline(found["real"][0], color="0.5", linestyle=":", label="held out")
-    ax.set(xscale="log", xlabel="$V$ where the way back begins", ylabel="vortices in an image", ylim=(0, None))
-    ax.legend(fontsize="small")
-    figure.savefig(path, dpi=110)
 
 
 if __name__ == "__main__":

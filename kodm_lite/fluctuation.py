@@ -25,7 +25,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kodm_lite.mean_field import MeanFieldLaw, mean_field_law
+from kodm_lite.mean_field import FINEST, MeanFieldLaw, mean_field_law
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators
 
@@ -102,7 +102,12 @@ def _fluctuating_pull(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor
 
 
 def mean_field_score(
-    process: KuramotoProcess, theta0: Tensor, theta: Tensor, t: Tensor, fluctuation: Fluctuation | None = None
+    process: KuramotoProcess,
+    theta0: Tensor,
+    theta: Tensor,
+    t: Tensor,
+    fluctuation: Fluctuation | None = None,
+    tolerance: float = FINEST,
 ) -> Tensor:
     """The score of theta(t) given theta0, at a cost that does not depend on any number of steps.
 
@@ -112,6 +117,7 @@ def mean_field_score(
         theta: phases at time t, same shape.
         t: one time per image (B,), on the CPU.
         fluctuation: from :func:`calibrate_fluctuation`; by default :func:`linear_fluctuation`.
+        tolerance: of :func:`kodm_lite.mean_field.mean_field_law`.
 
     Returns:
         The conditional score, same shape: in equilibrium exact up to the closures of :mod:`kodm_lite.mean_field` and
@@ -125,7 +131,7 @@ def mean_field_score(
         raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected that of theta0, {tuple(theta0.shape)}")
     process.validate(theta0, "theta0")
     process.validate(theta, "theta")
-    law, now = mean_field_law(process, theta0, t), t.to(theta)
+    law, now = mean_field_law(process, theta0, t, tolerance), t.to(theta)
     if not bool((process.diffusion.at(t) > 0).all()):
         raise ValueError("t: got a time without noise, expected D(t) > 0; there is no score there")
     ratio = linear_fluctuation(process, now) if fluctuation is None else fluctuation.at(now)

@@ -35,7 +35,7 @@ __all__ = ["MeanFieldLaw", "mean_field_law", "mean_field_sample"]
 
 _SWITCH = 0.15  # clock at which cumulants hand over to Fourier modes; earlier in strong fields, 0.3 / concentration
 _TAIL = 3e-6  # size of the first Fourier mode that is left out, at the finest tolerance
-_FINEST, _COARSEST = 1e-3, 1e-2  # tolerances
+FINEST, COARSEST = 1e-3, 1e-2  # tolerances
 _SHARPEST = 20.0  # concentration up to which the series is meant to be used: sharper laws take hundreds of stages
 # Densities below (relative to uniform) are errors of the series: of rounding, and in strong fields of truncation.
 _FLOOR, _STRONG, _STRONG_FLOOR = 1e-6, 2.0, 3e-5
@@ -144,7 +144,7 @@ def _series(coefficients: Tensor, theta: Tensor) -> Tensor:
     return series
 
 
-def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor, tolerance: float = _FINEST) -> MeanFieldLaw:
+def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor, tolerance: float = FINEST) -> MeanFieldLaw:
     """The law of theta(t) given theta0, image by image.
 
     Args:
@@ -158,8 +158,8 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor, toleranc
         ValueError: times outside [0, 1], or not one per image, fields of a concentration (K + K_ref)/D above 20, a
             tolerance outside its range.
     """
-    if not _FINEST <= tolerance <= _COARSEST:
-        raise ValueError(f"tolerance: got {tolerance}, expected {_FINEST} to {_COARSEST}; try the default")
+    if not FINEST <= tolerance <= COARSEST:
+        raise ValueError(f"tolerance: got {tolerance}, expected {FINEST} to {COARSEST}; try the default")
     if t.shape != theta0.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(theta0)}")
     order = torch.argsort(t, descending=True, stable=True)
@@ -171,8 +171,8 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor, toleranc
     switch = _time_of(process, clock)
     cumulants = _narrow_laws(process, theta0[order.to(theta0.device)], times.clamp(max=switch))
     late = sum(end > switch for end in ends)
-    stretch = (tolerance / _FINEST) ** 0.3 if kappa <= _STRONG else 1.0  # measured: errors grow like stages^3.3
-    tail = _TAIL * tolerance / _FINEST
+    stretch = (tolerance / FINEST) ** 0.3 if kappa <= _STRONG else 1.0  # measured: errors grow like stages^3.3
+    tail = _TAIL * tolerance / FINEST
     most = _needed_modes(clock, kappa, tail)
     orders = torch.arange(1, most + 1, device=theta0.device).reshape(-1, *[1] * theta0.ndim)
     start = Cumulants(*(x[:late] for x in cumulants)).mode(orders)

@@ -21,7 +21,7 @@ from torch import Tensor
 from kodm_lite.circular import wrap
 from kodm_lite.fluctuation import Fluctuation, linear_fluctuation, mean_field_score, shared_fluctuation
 from kodm_lite.kernels import WrappedNormal
-from kodm_lite.mean_field import mean_field_law, mean_field_sample
+from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators, normal, uniform
 
@@ -36,8 +36,6 @@ __all__ = [
 ]
 
 _LARGEST_CLOCK = 20.0  # later the distance from equilibrium is below rounding, and its weight e^V must not grow on
-
-_TOLERANCE = 1e-2  # of mean-field targets, relative: an order of magnitude below the error of the best network
 
 Weighting = Literal["target", "published", "none", "early"]
 
@@ -177,7 +175,7 @@ def mean_field_score_matching(
     _check_weight(collective_weight)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
     theta = process.simulate(theta0, t, steps, generator, method="heun")
-    law = mean_field_law(process, theta0, t, _TOLERANCE)
+    law = mean_field_law(process, theta0, t, COARSEST)  # the error of the best network is far larger
     now = t.to(theta)
     diffusion = per_image(process.diffusion.at(now), theta)
     turn = torch.polar(torch.ones_like(theta), -theta)

@@ -109,11 +109,16 @@ def figure(lines: list[dict[str, Any]]) -> Figure:
     handles: dict[str, Any] = {}
     for ax, data in zip(axes.flat, names, strict=False):
         own = [line for line in lines if line["data"] == data]
-        for k, title in enumerate(titles):  # the same colour and marker in every axis
+        for k, title in enumerate(titles):  # the same colour and marker in every axis; a style may have too few colours
             points = sorted((x for x in own if x["title"] == title), key=lambda x: x["budget"])
             if points:
                 values = [[point[key] for point in points] for key in ("budget", "value", "error")]
-                style = {"color": f"C{k}", "marker": "osD^vPX<>"[k % 9], "markersize": 4, "capsize": 2}
+                style = {
+                    "color": plt.get_cmap("tab10")(k % 10),
+                    "marker": "osD^vPX<>"[k % 9],
+                    "markersize": 4,
+                    "capsize": 2,
+                }
                 handles[title] = ax.errorbar(values[0], values[1], yerr=values[2], **style)
         handles["floor"] = ax.axhline(statistics.fmean(x["floor"] for x in own), color="0.5", linestyle=":")
         ax.set(title=data, xlabel="network evaluations", xscale="log", yscale="log")

@@ -13,7 +13,7 @@ from kodm_lite.fluctuation import (
     mean_field_score,
     shared_fluctuation,
 )
-from kodm_lite.mean_field import mean_field_law, mean_field_sample
+from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.objectives import mean_field_score_matching
 
 PI = math.pi
@@ -144,14 +144,14 @@ def test_the_score_is_that_of_independent_phases_and_the_pull_of_the_fluctuating
 
 @pytest.mark.parametrize("fluctuation", [None, Fluctuation((0.3, 1.0), (0.6, 1.0), (0.0, 0.0))])
 def test_the_objective_regresses_on_this_score(fluctuation):
-    """A network that is the conditional score of its batch has no error but that of coarser stages."""
+    """A network that is the conditional score of its batch has no error."""
     process, theta0, t = KuramotoProcess(), images(6, 8), torch.linspace(0.1, 1, 6)
 
     def exact(theta, now):
-        return mean_field_score(process, theta0, theta, t, fluctuation)
+        return mean_field_score(process, theta0, theta, t, fluctuation, tolerance=COARSEST)
 
     loss = mean_field_score_matching(exact, process, theta0, t=t, generator=seeded(2), fluctuation=fluctuation)
-    assert bool((loss.error < 5e-4 * loss.baseline).all()) and float(loss.baseline.min()) > 0.1
+    assert float(loss.error.max()) < 1e-6 and float(loss.baseline.min()) > 0.1
     other = mean_field_score_matching(
         exact, process, theta0, t=t, generator=seeded(2), fluctuation=Fluctuation((0.5,), (0.2,), (0.0,))
     )
