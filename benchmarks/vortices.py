@@ -19,6 +19,7 @@ from torch import Tensor
 
 from kodm_lite import checkpoints, sample, wrap
 from kodm_lite.euclidean import sample_euclidean
+from kodm_lite.exposure import there_and_back
 from kodm_lite.orientation import winding_numbers
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import recipe_of
@@ -33,15 +34,12 @@ def vortices(theta: Tensor) -> Tensor:
     return winding_numbers(theta).abs().sum((1, 2, 3)).double()
 
 
-def there_and_back(model: checkpoints.Model, theta: Tensor, v: float, steps: int) -> Tensor:
+def returned(model: checkpoints.Model, theta: Tensor, v: float, steps: int) -> Tensor:
     """Images that lost exp(-v / 2) of their arrows, or values, and came back."""
     generator, process = torch.Generator().manual_seed(0), model.process
-    grid = torch.linspace(0, 1, 100_001)
     if isinstance(process, KuramotoProcess):
-        t = float(grid[(process.clock(grid) - v).abs().argmin()])
-        start = process.simulate(theta, t, steps=100, generator=generator)
-        times = [t * (1 - k / steps) for k in range(steps + 1)]
-        return sample(model.network, process, tuple(theta.shape), times=times, start=start)
+        return there_and_back(model.network, process, theta, v, steps=steps, generator=generator)
+    grid = torch.linspace(0, 1, 100_001)
     t = float(grid[(-2 * process.alpha(grid).log() - v).abs().argmin()])
     start, _ = process.perturb(theta, torch.full((len(theta),), t), generator)
     times = [t * (1 - k / steps) ** 2 for k in range(steps + 1)]
@@ -64,7 +62,7 @@ def main() -> None:
     print(f"{'real':20s} {found['real'][0]:12.1f}")
     for method in ("sgm", "mean-field-early"):
         model = checkpoints.load(args.models / method / "seed-0" / "model.safetensors")
-        found[method] = [_mean(vortices(there_and_back(model, real, v, args.steps))) for v in LOST]
+        found[method] = [_mean(vortices(returned(model, real, v, args.steps))) for v in LOST]
         print(f"{method:20s} " + "".join(f"{mean:7.1f}±{error:4.1f}" for mean, error in found[method]), flush=True)
     found["samplers"] = {}
     for sampler, steps in SAMPLERS:

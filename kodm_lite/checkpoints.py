@@ -8,7 +8,7 @@ tensor, and raw float32 numbers.  Nothing in it can run.  Its metadata hold one 
     process         see KuramotoProcess.to_dict
     shape           of one image, [C, H, W], or [N] oscillators
     scale           of image_to_phase
-    calibration     times and second moments of the ancestral sampler, or null
+    calibration     what samplers know of the score: times, second moments, damping (0 if left out); or null
     card            who made this of what, and how good it is: free JSON
     parameters      number of weights
     weights_sha256  of the names and numbers of all tensors
@@ -28,6 +28,7 @@ import json
 import math
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple, TypeAlias
 
@@ -82,7 +83,7 @@ class Model(NamedTuple):
         process: the forward process that it was trained for.
         shape: of one image (C, H, W), or (N,), or (L^2,) for coefficients on the sphere.
         scale: of :func:`kodm_lite.circular.image_to_phase`; 0.9 is usual.
-        calibration: for the ancestral sampler, or None.
+        calibration: for the samplers, or None.
         card: JSON-able facts: name, data, licence, classes, metrics, seed, versions.
     """
 
@@ -180,14 +181,13 @@ def _serialise(model: Model) -> bytes:
     if any(getattr(part, "process", model.process) != model.process for part in network.modules()):
         raise ValueError("process: got another process than the network's, expected the one it was trained for")
     weights = {name.replace("_orig_mod.", ""): _plain(name, x) for name, x in network.state_dict().items()}
-    moments = model.calibration
     header = {
         "format": FORMAT,
         "network": describe(network),
         "process": model.process.to_dict(),
         "shape": [int(n) for n in model.shape],
         "scale": model.scale,
-        "calibration": moments and {"times": list(moments.times), "second_moments": list(moments.second_moments)},
+        "calibration": model.calibration and asdict(model.calibration),
         "card": _unchanged_by_json(model.card),
         "parameters": sum(x.numel() for x in weights.values()),
         "weights_sha256": _weights_digest(weights),
@@ -364,9 +364,16 @@ _DIGEST = _Rule(lambda x: isinstance(x, str) and len(x) == 64, "64 hexadecimal d
 _CARD = _Rule(lambda x: isinstance(x, dict) and len(_json_text(x)) <= _MAX_CARD, f"an object, {_MAX_CARD} characters")
 _FORMAT = _Rule(lambda x: type(x) is int and x == FORMAT, f"format {FORMAT}; try a newer kodm_lite")
 _NUMBERS = _list(_number(0, 1e12), 1, 10_000)
+_SHARE = _number(0, 1)
 _CALIBRATION = _Rule(
-    lambda x: isinstance(x, dict) and set(x) == {"times", "second_moments"} and all(map(_NUMBERS.accepts, x.values())),
-    "times and second_moments, lists of up to 10000 numbers from 0 to 1e12",
+    lambda x: (
+        isinstance(x, dict)
+        and set(x) - {"damping"} == {"times", "second_moments"}
+        and _NUMBERS.accepts(x["times"])
+        and _NUMBERS.accepts(x["second_moments"])
+        and _SHARE.accepts(x.get("damping", 0))
+    ),
+    "times and second_moments, lists of up to 10000 numbers from 0 to 1e12, and damping, a number from 0 to 1",
 )
 
 _FIELDS = {
@@ -436,10 +443,11 @@ def _check_same(name: str, got: dict[str, Any], expected: dict[str, Any]) -> Non
         raise ValueError(f"{name}: got {_shown(got)}, expected {_shown(expected)}")
 
 
-def _calibration(data: dict[str, list[float]] | None) -> Calibration | None:
+def _calibration(data: dict[str, Any] | None) -> Calibration | None:
     if data is None:
         return None
-    return Calibration(tuple(map(float, data["times"])), tuple(map(float, data["second_moments"])))
+    times, moments = (tuple(map(float, data[name])) for name in ("times", "second_moments"))
+    return Calibration(times, moments, float(data.get("damping", 0)))
 
 
 def _check_table(table: dict[str, Any], network: torch.nn.Module) -> None:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Literal
 
@@ -37,18 +37,21 @@ _DECIDED = 1.0  # clock V = int 2D below which a state has all but decided which
 
 @dataclass(frozen=True)
 class Calibration:
-    """E[score^2] per phase as a function of time: what the best reverse variance needs to know of a score.
+    """What samplers need to know of a score: E[score^2] per phase, and how far to trust it.
 
     Args:
         times: increasing times in [0, 1].
-        second_moments: E[score^2] at those times, >= 0.
+        second_moments: E[score^2] at those times, >= 0: for the best reverse variance of ancestral steps.
+        damping: share by which the flow shortens the distance of the score from equilibrium; 0 for an exact score, see
+            :mod:`kodm_lite.exposure`.
 
     Raises:
-        ValueError: not increasing times in [0, 1], each with a finite number >= 0.
+        ValueError: not increasing times in [0, 1], each with a finite number >= 0; a damping that is no share.
     """
 
     times: tuple[float, ...]
     second_moments: tuple[float, ...]
+    damping: float = 0.0
 
     def __post_init__(self) -> None:
         increasing = all(a < b for a, b in pairwise((0.0 - 1e-9, *self.times, 1.0 + 1e-9)))
@@ -59,6 +62,12 @@ class Calibration:
             )
         if not all(0 <= m < math.inf for m in self.second_moments):
             raise ValueError(f"calibration: got E[score^2] = {self.second_moments[:5]}, expected finite numbers >= 0")
+        if not 0 <= self.damping < 1:
+            raise ValueError(f"damping: got {self.damping}, expected a share from 0 to 1; 0 for none")
+
+    def damped(self, damping: float) -> Calibration:
+        """The same with another damping."""
+        return replace(self, damping=damping)
 
     def at(self, t: float) -> float:
         """E[score^2] at time t, log-linear between the calibrated times and constant outside."""
@@ -141,7 +150,7 @@ def sample(
             ancestral steps from there on; "euler": reverse SDE with the forward noise variance, as published;
             "adams": the two-step rule for the same equation; "pc": euler, then one Langevin step with the same score
             a step later.
-        calibration: from :func:`calibrate`, for "ancestral" and "hybrid".
+        calibration: from :func:`calibrate`, for "ancestral" and "hybrid"; its damping, if it has one, for the flow.
         prior: where to start; the correlated stationary law :class:`GibbsPrior` by default.
         start: a terminal state to start from, instead of a prior.
         times: decreasing times to use instead of ``steps``, for instance 1, 0.5, 0.
@@ -269,6 +278,11 @@ class _Run:
     def score(self, theta: Tensor, t: float) -> Tensor:
         return _evaluate(self.network, theta, t)
 
+    def distance(self, theta: Tensor, t: float) -> Tensor:
+        """From the score of equilibrium, damped: the velocity of the flow but for a factor."""
+        damping = 0.0 if self.calibration is None else self.calibration.damping
+        return (1 - damping) * (self.score(theta, t) - self.process.equilibrium_score(theta, t))
+
     def best_variance(self, variance: Tensor | float, t: float) -> Tensor | float:
         """Of the noise of a reverse step from t: the forward step's, less what the score already knows of it."""
         assert self.calibration is not None, "sample() refuses ancestral steps without"
@@ -282,8 +296,7 @@ def _ode(run: _Run, theta: Tensor, t1: float, t0: float, memory: _Memory) -> _St
     # Reversed, the flow moves by D (score - drift / D) dt: in equilibrium not at all.  That distance shrinks towards
     # the prior like 1 / tan u, and D dt = tan u du: in the angle u the velocity is of order one at all times.
     angle1, angle0 = (math.acos(math.exp(-0.5 * run.process.clock(t))) for t in (t1, t0))
-    distance = run.score(theta, t1) - run.process.equilibrium_score(theta, t1)
-    velocity = ahead = math.tan(angle1) * distance
+    velocity = ahead = math.tan(angle1) * run.distance(theta, t1)
     step = angle1 - angle0
     if memory is not None:
         last_velocity, last_step = memory

@@ -35,7 +35,7 @@ from kodm_lite.samplers import Calibration
 from kodm_lite.sphere import IsotropicNoise, SphericalNet
 
 CARD = {"name": "küçük", "data": "textures", "metrics": {"fid": [1.5, 2]}, "seed": 0, "licence": None}
-CALIBRATION = Calibration((0.25, 1.0), (2.5, 0.125))
+CALIBRATION = Calibration((0.25, 1.0), (2.5, 0.125), 0.0625)
 
 
 def seeded(seed):
@@ -344,7 +344,8 @@ def test_every_field_is_checked_for_type_and_value(path, name):
             continue  # one pixel stands for all
         old = at(header, place)
         edits += [changed(header, place, x) for x in WRONG if x is not old and (place, x) not in RIGHT_AFTER_ALL]
-        edits.append(without(header, place))
+        if place != ("calibration", "damping"):  # the only field that may be missing
+            edits.append(without(header, place))
     for edit in edits:
         refusal(path, put_together(table, sealed(edit), numbers))
     assert len(edits) > 200
@@ -386,6 +387,11 @@ def test_every_field_is_checked_for_type_and_value(path, name):
         (("calibration", "second_moments"), [1.0], "calibration: got times"),
         (("calibration", "second_moments", 0), -0.5, "calibration: got"),
         (("calibration", "variance"), [1.0], "calibration: got"),
+        (("calibration", "damping"), -0.1, "calibration: got .* and damping"),
+        (("calibration", "damping"), 1.5, "calibration: got .* and damping"),
+        (("calibration", "damping"), 1.0, "damping: got 1"),
+        (("calibration", "damping"), "0.1", "calibration: got"),
+        (("calibration", "damping"), True, "calibration: got"),
         (("calibration", "times"), [k / 20_000 for k in range(20_000)], "calibration: got"),
         (("card",), {"log": "x" * 2**20}, "card: got"),
         (("card",), {"a": json.loads("[" * 20 + "]" * 20)}, "levels"),
@@ -410,6 +416,13 @@ def test_a_header_that_was_edited_by_hand_is_refused(path):
         read_header(path)
     path.write_bytes(put_together(table, sealed(header), numbers))
     assert load(path).card["seed"] == 1
+
+
+def test_a_calibration_without_damping_has_none(path):
+    table, header, numbers = taken_apart(content_of(oscillators(), path))
+    del header["calibration"]["damping"]
+    path.write_bytes(put_together(table, sealed(header), numbers))
+    assert load(path).calibration == CALIBRATION.damped(0.0)
 
 
 def test_the_table_of_tensors_has_to_be_that_of_the_network(path):

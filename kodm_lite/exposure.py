@@ -1,0 +1,146 @@
+r"""What a sampler shows a network that it was not trained on, and the one number that brings details back.
+
+On states of the forward process a trained network is right on average: no multiple of its distance from equilibrium has
+a smaller error.  On the states of a sampler, which contain the network's own errors, it need not be ("exposure bias").
+It shows in images that go forward to a time and come back: they return too smooth.  The remedy is to shorten the
+distance a little,
+
+.. math:: s \to \frac fD + (1 - \epsilon) \Bigl(s - \frac fD\Bigr) ,
+
+by as much as it takes for the energy of the bonds between neighbours to return.  Chapter 9 of the book measures both.
+
+Source: Ning et al. 2024 (arXiv 2308.15321), who scale the predicted noise; on the circle, and with the energy of bonds
+to choose the scale, this project.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kodm_lite.circular import wrap
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.randomness import Generators
+from kodm_lite.samplers import Calibration, Score, sample
+
+__all__ = ["bond_energy", "calibrate_damping", "there_and_back"]
+
+FORTH = 3.0  # the clock V = int 2D at which the way back begins: the kind of image is known, its details are not
+TRIAL = 0.05  # damping of the second trip, of the size of what is found
+MOST = 0.2
+
+
+def bond_energy(theta: Tensor) -> Tensor:
+    """Mean of 1 - cos over all pairs of neighbours in a row or column: (B,) from phases (B, C, H, W).
+
+    0 for a flat image, 1 for phases without order: the energy of the XY model per bond.
+
+    >>> bond_energy(torch.zeros(2, 1, 4, 4))
+    tensor([0., 0.])
+    """
+    if theta.ndim != 4 or min(theta.shape[2:]) < 2:
+        raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected images (B, C, H, W) of at least 2 x 2")
+    bonds = [1 - wrap(theta.diff(dim=dim)).cos() for dim in (2, 3)]
+    return torch.cat([bond.flatten(1) for bond in bonds], 1).mean(1)
+
+
+def there_and_back(
+    network: Score,
+    process: KuramotoProcess,
+    theta0: Tensor,
+    clock: float,
+    *,
+    steps: int = 20,
+    generator: Generators = None,
+    **options: Any,
+) -> Tensor:
+    """Images that went forward to the time with V = ``clock``, and came back by a sampler.
+
+    What differs between them and the images is lost between that time and the data, and nowhere else.
+
+    Args:
+        network: the score.
+        process: its forward process.
+        theta0: images (B, C, H, W), or oscillators (B, N), radians.
+        clock: V = int 2D, the noise on the way; where the process ends if it does not get so far.
+        steps: of the sampler, equal in time.
+        generator: None, one, or one per image.
+        options: method, calibration, chunk and so on, of :func:`kodm_lite.sample`.
+
+    Returns:
+        Phases of the same shape.
+
+    Book: chapter 9.
+    """
+    t = _time(process, clock)
+    start = process.simulate(theta0, t, generator=generator, method="heun")
+    times = [t * (1 - k / steps) for k in range(steps + 1)]
+    return sample(network, process, tuple(theta0.shape), start=start, times=times, generator=generator, **options)
+
+
+def calibrate_damping(
+    network: Score,
+    process: KuramotoProcess,
+    theta0: Tensor,
+    calibration: Calibration,
+    *,
+    steps: int = 20,
+    seed: int = 0,
+    chunk: int | None = None,
+    progress: bool = False,
+) -> Calibration:
+    """Find the damping with which details return: the energy of bonds of images that go to V = 3 and come back.
+
+    Two trips, without damping and with some, and the straight line through what is missing.  The same noise goes into
+    both, so that their difference is well known; for how much is missing, 256 images of textures leave an error of
+    the damping of about 0.01.
+
+    Args:
+        network: the score.
+        process: its forward process.
+        theta0: images (B, C, H, W), radians, best none that the network has learned.
+        calibration: to which the damping is added.
+        steps: of the probability flow on the way back.
+        seed: of the noise.
+        chunk: images at a time.
+        progress: show a bar for each trip.
+
+    Returns:
+        The calibration with its damping, between 0 and 0.2; 0 where nothing is missing.
+
+    Raises:
+        ValueError: phases that are no images.
+
+    Book: chapter 9.
+    """
+    wanted = bond_energy(theta0).mean()
+
+    def missing(damping: float) -> float:
+        back = there_and_back(
+            network,
+            process,
+            theta0,
+            FORTH,
+            steps=steps,
+            generator=torch.Generator(theta0.device).manual_seed(seed),
+            calibration=calibration.damped(damping),
+            chunk=chunk,
+            progress=progress,
+        )
+        return float(1 - bond_energy(back).mean() / wanted)
+
+    first, second = missing(0.0), missing(TRIAL)
+    gain = (first - second) / TRIAL
+    damping = first / gain if gain > 0 else 0.0
+    return calibration.damped(min(max(damping, 0.0), MOST))
+
+
+def _time(process: KuramotoProcess, clock: float) -> float:
+    """When the clock, which never goes back, has this value."""
+    if not clock > 0:
+        raise ValueError(f"clock: got {clock}, expected a positive number; try 3")
+    grid = torch.linspace(0, 1, 10_001, dtype=torch.float64)
+    reached = process.clock(grid) >= clock
+    return float(grid[int(reached.double().argmax())]) if bool(reached.any()) else 1.0
