@@ -1,6 +1,6 @@
 """How much of weak noise on held-out phases do the networks of the table find, after the same training?
 
-    kodm-lite reproduce --data fingerprints-32 textures-32 --methods sgm mean-field-early --out runs/table
+    kodm-lite reproduce --data fingerprints-32 textures-32-wide --methods sgm mean-field-early --out runs/table
     python benchmarks/denoising.py runs/table/models
 
 prints the mean square of what is left of the noise, over that of the noise; writes benchmarks/results/denoising.json.
@@ -21,7 +21,7 @@ from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import recipe_of
 
 NOISES = (0.05, 0.1, 0.2)  # radians
-DATA, METHODS = ("textures-32", "fingerprints-32", "terrain-32"), ("sgm", "mean-field-early")
+DATA, METHODS = ("textures-32-wide", "fingerprints-32", "terrain-32"), ("sgm", "mean-field-early")
 RESULTS = Path(__file__).parent / "results" / "denoising.json"
 
 

@@ -184,7 +184,7 @@ LONG = 100  # steps of sampling: more for the first seed only
 EVALUATIONS = 40  # of the network in a step of training
 SCALE = 0.5  # of the images: on the published 0.9 all arms mistake black for white
 ARMS: dict[str, dict[str, Any]] = {
-    "mean_field": {"objective": "mean_field", "batch_size": 40},
+    "mean_field": {"objective": "mean_field", "batch_size": 40, "weighting": "target"},
     "mean_field, early": {"objective": "mean_field", "batch_size": 40, "weighting": "early"},
     "transition M=1": {"objective": "transition", "batch_size": 40},  # the same number of network evaluations
     "transition M=5": {"objective": "transition", "batch_size": 8, "draws": 5},

@@ -67,6 +67,7 @@ class Method:
         return options
 
 
+_MEAN_FIELD = {"objective": "mean_field", "weighting": "target"}
 _PUBLISHED = {"objective": "transition", "weighting": "published"}
 _EUCLIDEAN: dict[str, Any] = {"diffusion": "euclidean"}
 
@@ -78,11 +79,9 @@ METHODS: dict[str, Method] = {
     "kodm-local": Method(
         "KODM local, as published", {"published": True, "radius": _RADIUS}, _PUBLISHED, "euler", own_steps=True
     ),
-    "mean-field": Method("KODM global, mean-field", {}, {"objective": "mean_field"}, "ode"),
-    "mean-field-early": Method(
-        "KODM global, mean-field, early", {}, {"objective": "mean_field", "weighting": "early"}, "ode"
-    ),
+    "mean-field": Method("KODM global, mean-field", {}, _MEAN_FIELD, "ode"),
+    "mean-field-early": Method("KODM global, mean-field, early", {}, {**_MEAN_FIELD, "weighting": "early"}, "ode"),
     "transition": Method("KODM global, published target only", {}, {"objective": "transition"}, "ode"),
-    "uncoupled": Method("No coupling, circle only", {"coupled": False}, {"objective": "mean_field"}, "ode"),
-    "mean-field-local": Method("KODM local, mean-field", {"radius": _RADIUS}, {"objective": "mean_field"}, "ode"),
+    "uncoupled": Method("No coupling, circle only", {"coupled": False}, _MEAN_FIELD, "ode"),
+    "mean-field-local": Method("KODM local, mean-field", {"radius": _RADIUS}, _MEAN_FIELD, "ode"),
 }

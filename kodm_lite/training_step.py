@@ -59,7 +59,8 @@ class TrainingOptions:
             published score of the last step; "noise", the noise of a Euclidean diffusion.
         draws: transitions per simulated image.
         simulation_steps: drifts per unit of time of the forward process.
-        weighting: weight of the times, see kodm_lite.objectives.
+        weighting: weight of the times, see kodm_lite.objectives; by default what serves samples best: "early" with the
+            mean-field objective, "target" with transitions.
         collective_weight: weight of errors that all pixels share.
         precision: "bf16" computes the network in 16 bits where that is safe; weights stay float32.
         compile: compile the network, which takes a minute and pays on GPUs.
@@ -87,7 +88,7 @@ class TrainingOptions:
     objective: Literal["mean_field", "transition", "noise"] = "mean_field"
     draws: int = 1
     simulation_steps: int = STEPS
-    weighting: Weighting = "target"
+    weighting: Weighting | None = None
     collective_weight: float = 0.0
     precision: Literal["float32", "bf16"] = "float32"
     compile: bool = False
@@ -107,7 +108,7 @@ class TrainingOptions:
         self._require("a number from 0 to below 1", lambda x: 0 <= x < 1, ("ema",))
         for name, choices in {**_CHOICES, "objective": tuple(OBJECTIVES)}.items():
             self._require(f"one of {choices}", choices.__contains__, (name,))
-        if self.objective == "mean_field" and (self.draws != 1 or self.weighting not in ("target", "early")):
+        if self.objective == "mean_field" and (self.draws != 1 or self.weighting not in (None, "target", "early")):
             raise ValueError(
                 f"draws, weighting: got {self.draws} and {self.weighting!r}, expected 1 and 'target' or 'early' with "
                 "the mean-field objective, which has no transitions to draw or weigh; try objective='transition'"
@@ -132,7 +133,7 @@ class TrainingOptions:
     def _require(self, expected: str, accepts: Callable[[Any], bool], names: Sequence[str]) -> None:
         for name in names:
             value, default = getattr(self, name), type(self).__dataclass_fields__[name].default
-            if isinstance(value, type(default) | int) and accepts(value):
+            if (default is None or isinstance(value, type(default) | int)) and accepts(value):
                 continue
             raise ValueError(f"{name}: got {value!r}, expected {expected}; try {default!r}, the default")
 
@@ -167,7 +168,7 @@ _COUNTS = ("steps", "batch_size", "shards", "draws", "simulation_steps")
 _COUNTS_OR_NONE = ("warmup", "seed", "save_every", "validate_every", "sample_every", "log_every")
 _CHOICES = {
     "decay": ("cosine", "constant"),
-    "weighting": ("target", "published", "none", "early"),
+    "weighting": (None, "target", "published", "none", "early"),
     "precision": ("float32", "bf16"),
     "compile": (False, True),
     "keep_models": (False, True),
@@ -294,7 +295,7 @@ def _transition(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
         batch.label,
         draws=options.draws,
         steps=options.simulation_steps,
-        weighting=options.weighting,
+        weighting=options.weighting or "target",
         collective_weight=options.collective_weight,
         t=batch.t,
         generator=batch.generator,
@@ -308,7 +309,7 @@ def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
         batch.theta0,
         batch.label,
         steps=math.ceil(options.simulation_steps / 2),  # of Heun's method, which takes two drifts
-        weighting="early" if options.weighting == "early" else "target",
+        weighting="target" if options.weighting == "target" else "early",
         collective_weight=options.collective_weight,
         t=early_times(batch.t),
         generator=batch.generator,

@@ -135,9 +135,7 @@ def test_the_flow_with_damping_is_the_flow_of_the_shorter_score(exact, method):
 def test_methods_with_noise_at_all_times_are_not_damped(exact, method):
     options = {"steps": 5, "method": method, "seeds": range(2)}
     known = Calibration((1.0,), (0.1,))
-    plain, damped = (
-        sample(exact, ALONE, (2, 1, 4, 4), calibration=c, **options) for c in (known, known.damped(0.3))
-    )
+    plain, damped = (sample(exact, ALONE, (2, 1, 4, 4), calibration=c, **options) for c in (known, known.damped(0.3)))
     assert torch.equal(plain, damped)
 
 

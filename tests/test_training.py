@@ -160,8 +160,9 @@ def by_hand(network, data, options):
                     model, PROCESS, batch.theta0, steps=options.simulation_steps, t=batch.t, **given
                 ).loss
             else:
+                given |= {"weighting": options.weighting or "early", "t": early_times(batch.t)}
                 loss = mean_field_score_matching(
-                    model, PROCESS, batch.theta0, steps=options.simulation_steps // 2, t=early_times(batch.t), **given
+                    model, PROCESS, batch.theta0, steps=options.simulation_steps // 2, **given
                 ).loss
             for total, gradient in zip(gradients, torch.autograd.grad(loss, weights), strict=True):
                 total += gradient / options.shards
@@ -179,10 +180,13 @@ def by_hand(network, data, options):
     return model, average
 
 
-@pytest.mark.parametrize(("objective", "shards"), [("transition", 1), ("transition", 4), ("mean_field", 2)])
-def test_training_is_what_one_would_write_by_hand(tmp_path, objective, shards):
-    options = replace(OPTIONS, objective=objective, shards=shards, steps=12, learning_rate=0.01, collective_weight=0.5)
-    options = replace(options, ema=0.3, clip=0.2, weight_decay=0.1)
+@pytest.mark.parametrize(
+    ("objective", "weighting", "shards"),
+    [("transition", None, 1), ("transition", "target", 4), ("mean_field", None, 2), ("mean_field", "target", 1)],
+)
+def test_training_is_what_one_would_write_by_hand(tmp_path, objective, weighting, shards):
+    options = replace(OPTIONS, objective=objective, weighting=weighting, shards=shards, steps=12, learning_rate=0.01)
+    options = replace(options, ema=0.3, clip=0.2, weight_decay=0.1, collective_weight=0.5)
     network, data = mlp(), oscillators()
     model, average = by_hand(network, data, options)
     result = quiet(network, data, options, out=tmp_path)

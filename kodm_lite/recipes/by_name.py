@@ -22,9 +22,9 @@ RECIPES: dict[str, tuple[ImageRecipe, str]] = {
         TextureRecipe(radius=4),
         "The same; every pixel feels the 9 x 9 box around it.",
     ),
-    "textures-32-half": (
-        TextureRecipe(scale=0.5),
-        "The same as textures-32 on half the circle: black and white are opposite, not neighbours.",
+    "textures-32-wide": (
+        TextureRecipe(scale=0.9),
+        "The same as textures-32 on nearly the whole circle, as published: black and white are neighbours.",
     ),
     "fingerprints": (FingerprintRecipe(), "Arches, loops and whorls, with classes; made, not read."),
     "fingerprints-32": (

@@ -153,14 +153,15 @@ class TextureRecipe(ImageRecipe):
     """Brick, grass and gravel, 32 x 32, grey.
 
     Args:
-        scale: share of the half circle between grey and white; the published 0.9 makes black and white neighbours.
+        scale: share of the half circle between grey and white; 0.5 makes black and white opposite angles, the
+            published 0.9 neighbours.
     """
 
-    scale: float = 0.9
+    scale: float = 0.5
 
     @property
     def name(self) -> str:
-        return f"textures-32{'' if self.radius is None else '-local'}{'-half' if self.scale == 0.5 else ''}"
+        return f"textures-32{'' if self.radius is None else '-local'}{'-wide' if self.scale == 0.9 else ''}"
 
     @property
     def side(self) -> int:
