@@ -85,7 +85,7 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
         metrics["samplers"] = known["samplers"]
     print(f"{path}: floor {metrics['floor']}, test region {metrics['test_region']}", flush=True)
 
-    def run(name: str, method: str, steps: int, seed: int, start: torch.Tensor | None = None) -> dict[str, Any]:
+    def run(name: str, method: str, steps: int, seed: int, **options: Any) -> dict[str, Any]:
         began = time.perf_counter()
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
             theta = sample(
@@ -94,10 +94,9 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
                 (args.images, *model.shape),
                 method=method,  # type: ignore[arg-type]
                 steps=steps,
-                calibration=calibration,
                 generator=torch.Generator().manual_seed(seed),
-                start=start,
                 chunk=128,
+                **{"calibration": calibration, **options},
             )
         result = {**stick.measure(theta), "seconds": round(time.perf_counter() - began, 1)}
         if name == args.runs[0]:
@@ -109,13 +108,18 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
         print(f"{name:14s} seed {seed} {result}", flush=True)
         return result
 
+    if calibration.damping and args.undamped:
+        method, steps = args.undamped.split(":")
+        row = run("undamped", method, int(steps), 0, calibration=calibration.damped(0.0))
+        metrics["undamped"] = {"run": args.undamped, **{key: [value] for key, value in row.items()}}
     for name in args.runs:
         method, steps = name.split(":")
         results = [run(name, method, int(steps), seed) for seed in range(args.seeds)]
         metrics["samplers"].setdefault(method, {})[steps] = {key: [r[key] for r in results] for key in results[0]}
     if args.true_start:
         method, steps = args.runs[0].split(":")
-        true = run("true start", method, int(steps), 0, process.simulate(stick.crops(8).theta, 1.0, method="heun"))
+        start = process.simulate(stick.crops(8).theta, 1.0, method="heun")
+        true = run("true start", method, int(steps), 0, start=start)
         metrics["true_start"] = {key: [value] for key, value in true.items()}
         metrics["true_start_steps"] = int(steps)
     if args.write_card:
@@ -130,6 +134,7 @@ def main() -> None:
     parser.add_argument("--runs", nargs="+", default=PLAN, help="method:steps; the first one is the reference")
     parser.add_argument("--seeds", type=int, default=1, help="sampling seeds per run")
     parser.add_argument("--true-start", action="store_true", help="also start from simulated terminal states")
+    parser.add_argument("--undamped", default="ode:25", help="a run without the model's damping, or nothing")
     parser.add_argument("--bf16", action="store_true", help="compute the network in 16 bits")
     parser.add_argument("--write-card", action="store_true")
     parser.add_argument("--name", help="of the file of results; by default that of the model")

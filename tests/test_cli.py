@@ -503,7 +503,7 @@ def test_as_a_module_and_into_a_closed_pipe(grey):
 def textured(tmp_path_factory):
     """A tiny model of images of 32 x 32 pixels."""
     path = tmp_path_factory.mktemp("textured") / "model.safetensors"
-    checkpoints.save(path, Model(unet(), PROCESS, (1, 32, 32), 0.9, None, {}))
+    checkpoints.save(path, Model(unet(), PROCESS, (1, 32, 32), 0.5, None, {}))
     return path
 
 
