@@ -18,6 +18,7 @@ import torch
 
 from kodm_lite import calibrate, checkpoints, sample
 from kodm_lite.data import PhaseData, textures
+from kodm_lite.exposure import calibrate_damping
 from kodm_lite.metrics import (
     TextureFeatures,
     class_shares,
@@ -72,10 +73,14 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
     """All that is asked for of one model."""
     model = checkpoints.load(path)
     network, process = model.network, model.process
-    calibration = model.calibration or calibrate(network, process, stick.data.theta[:128])
+    calibration = model.calibration or calibrate(network, process, stick.learned()[:64])
+    if not calibration.damping:  # as the end of a training does it
+        with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
+            calibration = calibrate_damping(network, process, stick.learned()[:256], calibration, chunk=128)
     metrics: dict[str, Any] = {
         "images": args.images,
         "precision": "bf16" if args.bf16 else "float32",
+        "damping": round(calibration.damping, 4),
         "floor": stick.floor(range(3)),
         "test_region": stick.measure(stick.test_region(args.images))["ftd"],
         "samplers": {},
@@ -83,7 +88,10 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
     known = model.card.get("metrics", {})
     if known.get("images") == args.images:  # measured before on the same model: kept
         metrics["samplers"] = known["samplers"]
-    print(f"{path}: floor {metrics['floor']}, test region {metrics['test_region']}", flush=True)
+    print(
+        f"{path}: damping {metrics['damping']}, floor {metrics['floor']}, test region {metrics['test_region']}",
+        flush=True,
+    )
 
     def run(name: str, method: str, steps: int, seed: int, **options: Any) -> dict[str, Any]:
         began = time.perf_counter()
@@ -137,6 +145,7 @@ def main() -> None:
     parser.add_argument("--undamped", default="ode:25", help="a run without the model's damping, or nothing")
     parser.add_argument("--bf16", action="store_true", help="compute the network in 16 bits")
     parser.add_argument("--write-card", action="store_true")
+    parser.add_argument("--trainings", type=Path, help="a model whose card gets the first run of each of the others")
     parser.add_argument("--name", help="of the file of results; by default that of the model")
     args = parser.parse_args()
     first = checkpoints.load(args.models[0])
@@ -145,6 +154,19 @@ def main() -> None:
     for path in args.models:
         results["/".join(path.with_suffix("").parts[-3:])] = measure(path, args, stick)
         save(args.name or path.stem, results if args.name else next(reversed(results.values())))
+    if args.trainings:
+        model = checkpoints.load(args.trainings)
+        rows = [training(path, found, args.runs[0]) for path, found in zip(args.models, results.values(), strict=True)]
+        metrics = {**model.card.get("metrics", {}), "trainings": rows}
+        checkpoints.save(args.trainings, model._replace(card={**model.card, "metrics": metrics}))
+
+
+def training(path: Path, metrics: dict[str, Any], run: str) -> dict[str, Any]:
+    """A row on one checkpoint of a training."""
+    card = checkpoints.load(path).card
+    method, steps = run.split(":")
+    row = {key: values[0] for key, values in metrics["samplers"][method][steps].items()}
+    return {"seed": card["options"]["seed"], "step": card["step"], "images": metrics["images"], "run": run, **row}
 
 
 def quantiles(x: torch.Tensor) -> list[float]:

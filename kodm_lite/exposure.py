@@ -15,10 +15,12 @@ to choose the scale, this project.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from kodm_lite.circular import wrap
 from kodm_lite.process import KuramotoProcess
@@ -100,12 +102,12 @@ def calibrate_damping(
     Args:
         network: the score.
         process: its forward process.
-        theta0: images (B, C, H, W), radians, best none that the network has learned.
+        theta0: images (B, C, H, W), radians, of the law that samples should have; those that it has learned will do.
         calibration: to which the damping is added.
         steps: of the probability flow on the way back.
         seed: of the noise.
         chunk: images at a time.
-        progress: show a bar for each trip.
+        progress: show a progress bar.
 
     Returns:
         The calibration with its damping, between 0 and 0.2; 0 where nothing is missing.
@@ -116,22 +118,27 @@ def calibrate_damping(
     Book: chapter 9.
     """
     wanted = bond_energy(theta0).mean()
+    states = (steps + 1) * math.ceil(len(theta0) / (chunk or len(theta0)))
+    with tqdm(total=2 * states, desc="damping", unit="step", disable=not progress) as bar:
 
-    def missing(damping: float) -> float:
-        back = there_and_back(
-            network,
-            process,
-            theta0,
-            FORTH,
-            steps=steps,
-            generator=torch.Generator(theta0.device).manual_seed(seed),
-            calibration=calibration.damped(damping),
-            chunk=chunk,
-            progress=progress,
-        )
-        return float(1 - bond_energy(back).mean() / wanted)
+        def note(t: float, theta: Tensor) -> None:
+            bar.update()
 
-    first, second = missing(0.0), missing(TRIAL)
+        def missing(damping: float) -> float:
+            back = there_and_back(
+                network,
+                process,
+                theta0,
+                FORTH,
+                steps=steps,
+                generator=torch.Generator(theta0.device).manual_seed(seed),
+                calibration=calibration.damped(damping),
+                chunk=chunk,
+                callback=note,
+            )
+            return float(1 - bond_energy(back).mean() / wanted)
+
+        first, second = missing(0.0), missing(TRIAL)
     gain = (first - second) / TRIAL
     damping = first / gain if gain > 0 else 0.0
     return calibration.damped(min(max(damping, 0.0), MOST))
