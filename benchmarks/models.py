@@ -16,9 +16,9 @@ from typing import Any
 
 import torch
 
-from kodm_lite import calibrate, checkpoints, sample
+from kodm_lite import checkpoints, sample
 from kodm_lite.data import PhaseData, textures
-from kodm_lite.exposure import calibrate_damping
+from kodm_lite.exposure import calibrate_all
 from kodm_lite.metrics import (
     TextureFeatures,
     class_shares,
@@ -73,10 +73,10 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
     """All that is asked for of one model."""
     model = checkpoints.load(path)
     network, process = model.network, model.process
-    calibration = model.calibration or calibrate(network, process, stick.learned()[:64])
-    if not calibration.damping:  # as the end of a training does it
+    calibration = model.calibration
+    if calibration is None:  # a checkpoint on the way; the end of a training does the same
         with torch.autocast("cpu", torch.bfloat16, enabled=args.bf16):
-            calibration = calibrate_damping(network, process, stick.learned()[:256], calibration, chunk=128)
+            calibration = calibrate_all(network, process, stick.learned(), chunk=128)
     metrics: dict[str, Any] = {
         "images": args.images,
         "precision": "bf16" if args.bf16 else "float32",
@@ -86,8 +86,9 @@ def measure(path: Path, args: argparse.Namespace, stick: Yardstick) -> dict[str,
         "samplers": {},
     }
     known = model.card.get("metrics", {})
-    if known.get("images") == args.images:  # measured before on the same model: kept
-        metrics["samplers"] = known["samplers"]
+    same = ("images", "precision", "damping")
+    if all(known.get(name) == metrics[name] for name in same):  # measured before on the same model: kept
+        metrics = {**known, **metrics, "samplers": known["samplers"]}
     print(
         f"{path}: damping {metrics['damping']}, floor {metrics['floor']}, test region {metrics['test_region']}",
         flush=True,

@@ -82,7 +82,7 @@ class Model(NamedTuple):
         network: the score, called as ``network(theta, t)``, or for a diffusion on the sphere the predicted noise.
         process: the forward process that it was trained for.
         shape: of one image (C, H, W), or (N,), or (L^2,) for coefficients on the sphere.
-        scale: of :func:`kodm_lite.circular.image_to_phase`; 0.9 is usual.
+        scale: of :func:`kodm_lite.circular.image_to_phase`; 0.5 for the shipped models of images.
         calibration: for the samplers, or None.
         card: JSON-able facts: name, data, licence, classes, metrics, seed, versions.
     """

@@ -16,6 +16,7 @@ to choose the scale, this project.
 from __future__ import annotations
 
 import math
+import warnings
 from typing import Any
 
 import torch
@@ -25,13 +26,15 @@ from tqdm.auto import tqdm
 from kodm_lite.circular import wrap
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators
-from kodm_lite.samplers import Calibration, Score, sample
+from kodm_lite.samplers import Calibration, Score, calibrate, sample, time_grid
 
-__all__ = ["bond_energy", "calibrate_damping", "there_and_back"]
+__all__ = ["bond_energy", "calibrate_all", "calibrate_damping", "there_and_back"]
 
 FORTH = 3.0  # the clock V = int 2D at which the way back begins: the kind of image is known, its details are not
 TRIAL = 0.05  # damping of the second trip, of the size of what is found
 MOST = 0.2
+IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
+IMAGES_THERE_AND_BACK = 256  # the damping to within 0.01
 
 
 def bond_energy(theta: Tensor) -> Tensor:
@@ -60,7 +63,7 @@ def there_and_back(
 ) -> Tensor:
     """Images that went forward to the time with V = ``clock``, and came back by a sampler.
 
-    What differs between them and the images is lost between that time and the data, and nowhere else.
+    What differs between them and the images is lost between that time and the data, by the score or by the steps.
 
     Args:
         network: the score.
@@ -68,17 +71,24 @@ def there_and_back(
         theta0: images (B, C, H, W), or oscillators (B, N), radians.
         clock: V = int 2D, the noise on the way; where the process ends if it does not get so far.
         steps: of the sampler, equal in time.
-        generator: None, one, or one per image.
-        options: method, calibration, chunk and so on, of :func:`kodm_lite.sample`.
+        generator: None, one, or one per image; for the way forward and for a sampler with noise.
+        options: method, calibration, chunk and so on, of :func:`kodm_lite.sample`, but no seeds, start or times.
 
     Returns:
         Phases of the same shape.
 
+    Raises:
+        ValueError: a clock that is not positive, no steps, other options, and whatever the sampler refuses.
+
     Book: chapter 9.
     """
-    t = _time(process, clock)
+    if unfit := options.keys() & {"seeds", "start", "times"}:
+        raise ValueError(
+            f"{unfit.pop()}: got one, expected none, as the way back begins where images went; try generator"
+        )
+    t = process.time_of(clock)
+    times = [t * u for u in time_grid(steps)]
     start = process.simulate(theta0, t, generator=generator, method="heun")
-    times = [t * (1 - k / steps) for k in range(steps + 1)]
     return sample(network, process, tuple(theta0.shape), start=start, times=times, generator=generator, **options)
 
 
@@ -97,10 +107,11 @@ def calibrate_damping(
 
     Two trips, without damping and with some, and the straight line through what is missing.  The same noise goes into
     both, so that their difference is well known; for how much is missing, 256 images of textures leave an error of
-    the damping of about 0.01.
+    the damping of about 0.01.  What the steps themselves lose is in it too: 20 steps from V = 3 are as long as some 40
+    from the prior.
 
     Args:
-        network: the score.
+        network: the score; one with classes is asked for none.
         process: its forward process.
         theta0: images (B, C, H, W), radians, of the law that samples should have; those that it has learned will do.
         calibration: to which the damping is added.
@@ -110,14 +121,17 @@ def calibrate_damping(
         progress: show a progress bar.
 
     Returns:
-        The calibration with its damping, between 0 and 0.2; 0 where nothing is missing.
+        The calibration with its damping, between 0 and 0.2; 0 where nothing is missing.  A warning says when more than
+        0.2 would be needed, or damping does not help: such a network has not learnt details yet.
 
     Raises:
         ValueError: phases that are no images.
 
     Book: chapter 9.
     """
-    wanted = bond_energy(theta0).mean()
+    wanted = float(bond_energy(theta0).mean())
+    if wanted == 0:  # flat images, which have no details
+        return calibration.damped(0.0)
     states = (steps + 1) * math.ceil(len(theta0) / (chunk or len(theta0)))
     with tqdm(total=2 * states, desc="damping", unit="step", disable=not progress) as bar:
 
@@ -136,18 +150,44 @@ def calibrate_damping(
                 chunk=chunk,
                 callback=note,
             )
-            return float(1 - bond_energy(back).mean() / wanted)
+            return 1 - float(bond_energy(back).mean()) / wanted
 
         first, second = missing(0.0), missing(TRIAL)
+    if first <= 0:
+        return calibration.damped(0.0)
     gain = (first - second) / TRIAL
-    damping = first / gain if gain > 0 else 0.0
-    return calibration.damped(min(max(damping, 0.0), MOST))
+    damping = first / gain if gain > 0 else math.inf
+    if damping > MOST:
+        warnings.warn(
+            f"details: {first:.0%} are missing after a trip to V = {FORTH:g} and back, and damping by {TRIAL} leaves "
+            f"{second:.0%}; a longer training may help",
+            stacklevel=2,
+        )
+    return calibration.damped(min(damping, MOST) if gain > 0 else 0.0)
 
 
-def _time(process: KuramotoProcess, clock: float) -> float:
-    """When the clock, which never goes back, has this value."""
-    if not clock > 0:
-        raise ValueError(f"clock: got {clock}, expected a positive number; try 3")
-    grid = torch.linspace(0, 1, 10_001, dtype=torch.float64)
-    reached = process.clock(grid) >= clock
-    return float(grid[int(reached.double().argmax())]) if bool(reached.any()) else 1.0
+def calibrate_all(
+    network: Score,
+    process: KuramotoProcess,
+    theta0: Tensor,
+    *,
+    seed: int = 0,
+    chunk: int | None = None,
+    progress: bool = False,
+) -> Calibration:
+    """Everything that samplers need to know of a trained network: :func:`calibrate`, and for images the damping.
+
+    Args:
+        network: the score.
+        process: its forward process.
+        theta0: data, of which the first 256 are used.
+        seed: of the noise.
+        chunk: images at a time.
+        progress: show a progress bar.
+    """
+    generator = torch.Generator(theta0.device).manual_seed(seed)
+    calibration = calibrate(network, process, theta0[:IMAGES], generator=generator)
+    if theta0.ndim != 4 or min(theta0.shape[2:]) < 2:  # oscillators, which have no neighbours
+        return calibration
+    examples = theta0[:IMAGES_THERE_AND_BACK]
+    return calibrate_damping(network, process, examples, calibration, seed=seed, chunk=chunk, progress=progress)

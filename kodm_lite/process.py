@@ -101,6 +101,20 @@ class KuramotoProcess:
         """V(t) = int 2D from 0 to t: the variance that noise alone has made, a number or one per image (B,)."""
         return 2 * self.diffusion.integral(0.0, t)
 
+    def time_of(self, clock: float) -> float:
+        """The time at which V(t) = ``clock``; 1, where the process ends, if it does not get so far.
+
+        Raises:
+            ValueError: a clock that is not positive.
+        """
+        if not clock > 0:
+            raise ValueError(f"clock: got {clock}, expected a positive number; try 3")
+        early, late = 0.0, 1.0
+        for _ in range(60):  # V never falls: halving finds it to the last digit
+            middle = 0.5 * (early + late)
+            early, late = (middle, late) if self.clock(middle) < clock else (early, middle)
+        return late
+
     def equilibrium_score(self, theta: Tensor, t: Tensor | float) -> Tensor:
         """Drift over diffusion at time t: the score of the Gibbs law that frozen rates lead to; needs D(t) > 0."""
         return self.drift(theta, t) / per_image(self.diffusion.at(t), theta)

@@ -316,7 +316,7 @@ class _Run:
             "processes": self.accelerator.num_processes,
             "versions": {"kodm_lite": kodm_lite.__version__, "torch": torch.__version__, "numpy": np.__version__},
             "validations": self.validations,
-            "options": asdict(self.options),
+            "options": {**asdict(self.options), "weighting": self.options.resolved_weighting},
         }
 
     def _write(self, line: dict[str, Any]) -> None:

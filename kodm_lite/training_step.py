@@ -137,6 +137,11 @@ class TrainingOptions:
                 continue
             raise ValueError(f"{name}: got {value!r}, expected {expected}; try {default!r}, the default")
 
+    @property
+    def resolved_weighting(self) -> Weighting:
+        """The weight of the times that is used."""
+        return self.weighting or ("early" if self.objective == "mean_field" else "target")
+
     def learning_rate_at(self, step: int) -> float:
         """The learning rate of a step, the first being 0."""
         if step < self.warmup:
@@ -295,7 +300,7 @@ def _transition(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
         batch.label,
         draws=options.draws,
         steps=options.simulation_steps,
-        weighting=options.weighting or "target",
+        weighting=options.resolved_weighting,
         collective_weight=options.collective_weight,
         t=batch.t,
         generator=batch.generator,
@@ -309,7 +314,7 @@ def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
         batch.theta0,
         batch.label,
         steps=math.ceil(options.simulation_steps / 2),  # of Heun's method, which takes two drifts
-        weighting="target" if options.weighting == "target" else "early",
+        weighting=options.resolved_weighting,  # type: ignore[arg-type]  # of the two that go with this objective
         collective_weight=options.collective_weight,
         t=early_times(batch.t),
         generator=batch.generator,

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from kodm_lite import ExactScore, FokkerPlanck1D, KuramotoProcess, LinearSchedule, VonMises, sample
-from kodm_lite.exposure import bond_energy, calibrate_damping, there_and_back
+from kodm_lite.exposure import bond_energy, calibrate_all, calibrate_damping, there_and_back
 from kodm_lite.samplers import Calibration
 
 NONE = LinearSchedule(0.0, 0.0)
@@ -87,6 +87,17 @@ def test_a_clock_beyond_the_end_means_the_end(exact, images):
     assert seen == [1.0, 0.0]
 
 
+@pytest.mark.parametrize("option", [{"seeds": [0, 1]}, {"start": torch.zeros(2, 1, 16, 16)}, {"times": [1.0, 0.0]}])
+def test_the_way_back_begins_where_the_way_forward_ended(exact, images, option):
+    with pytest.raises(ValueError, match=f"{next(iter(option))}: got one, expected none"):
+        there_and_back(exact, ALONE, images[:2], 3.0, **option)
+
+
+def test_without_steps_there_is_no_way_back(exact, images):
+    with pytest.raises(ValueError, match="steps: got 0"):
+        there_and_back(exact, ALONE, images[:2], 3.0, steps=0)
+
+
 @pytest.mark.parametrize("clock", [0.0, -1.0, math.nan])
 def test_a_clock_that_has_not_started_is_refused(exact, images, clock):
     with pytest.raises(ValueError, match="clock: got"):
@@ -112,6 +123,39 @@ def test_a_score_that_is_too_short_is_not_made_longer(exact, images):
 def test_a_network_that_knows_nothing_gets_no_damping(images):
     equilibrium = KuramotoProcess()
     assert calibrate_damping(equilibrium.equilibrium_score, equilibrium, images, NOTHING_KNOWN).damping == 0
+
+
+def test_flat_images_need_no_damping(exact):
+    assert calibrate_damping(exact, ALONE, torch.zeros(3, 1, 4, 4), NOTHING_KNOWN, steps=2).damping == 0
+
+
+def test_more_damping_than_is_sensible_is_not_used_and_said(exact, images):
+    with pytest.warns(UserWarning, match="details: .* are missing"):
+        found = calibrate_damping(too_long(exact, ALONE, 1.6), ALONE, images, NOTHING_KNOWN)
+    assert found.damping == 0.2
+
+
+def test_the_damping_does_not_depend_on_chunks_and_the_bar_counts_to_the_end(exact, images, capsys):
+    network, options = too_long(exact, ALONE, 1.1), {"steps": 30, "progress": True}
+    whole = calibrate_damping(network, ALONE, images[:10], NOTHING_KNOWN, **options).damping
+    assert " 62/62 " in capsys.readouterr().err
+    parts = calibrate_damping(network, ALONE, images[:10], NOTHING_KNOWN, chunk=4, **options).damping
+    assert " 186/186 " in capsys.readouterr().err
+    assert parts == pytest.approx(whole, abs=1e-4)
+    assert 0.02 < whole < 0.2
+
+
+def test_channels_are_images_of_their_own(exact, images):
+    network, colours = too_long(exact, ALONE, 1.1), images.reshape(16, 4, 16, 16)
+    grey = calibrate_damping(network, ALONE, images, NOTHING_KNOWN, steps=30).damping
+    assert calibrate_damping(network, ALONE, colours, NOTHING_KNOWN, steps=30).damping == pytest.approx(grey, abs=1e-4)
+
+
+def test_images_get_both_calibrations_and_oscillators_only_the_first(exact, images):
+    network = too_long(exact, ALONE, 1.1)
+    both, one = (calibrate_all(network, ALONE, theta) for theta in (images, images.flatten(1)))
+    assert both.times == one.times and both.second_moments == pytest.approx(one.second_moments, rel=1e-4)
+    assert both.damping > 0.05 and one.damping == 0
 
 
 @pytest.mark.parametrize("method", ["ode", "hybrid"])

@@ -666,3 +666,15 @@ def test_nothing_is_simulated_if_all_times_are_zero():
 def test_an_unknown_method_of_simulation_is_refused():
     with pytest.raises(ValueError, match="method: got 'milstein', expected 'euler' or 'heun'"):
         KuramotoProcess().simulate(random_phases(2, 4), 1.0, method="milstein")
+
+
+@pytest.mark.parametrize("clock", [1e-6, 0.01, 0.3, 3.0])
+def test_the_time_of_a_clock_is_when_it_shows_it(clock):
+    assert KuramotoProcess().clock(KuramotoProcess().time_of(clock)) == pytest.approx(clock, rel=1e-9)
+
+
+def test_a_clock_that_is_never_shown_is_the_end_and_one_before_the_start_refused():
+    assert KuramotoProcess().time_of(99.0) == 1
+    for clock in (0.0, -1.0, math.nan):
+        with pytest.raises(ValueError, match="clock: got"):
+            KuramotoProcess().time_of(clock)

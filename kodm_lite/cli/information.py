@@ -31,7 +31,8 @@ class Info:
         path = model_file(self.model)
         header = checkpoints.read_header(path)
         card = header.pop("card")
-        header["calibration"] = header["calibration"] is not None  # of its numbers nothing is to be seen
+        if header["calibration"] is not None:  # of its long lists nothing is to be seen
+            header["calibration"] = {"damping": header["calibration"].get("damping", 0)}
         print(f"{'file':<18}{path}, {path.stat().st_size / 1e6:.3g} MB")
         _print_entries({**header, **{f"card.{key}": value for key, value in card.items()}})
 

@@ -9,20 +9,16 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
 from kodm_lite import checkpoints
 from kodm_lite.data import PhaseData
-from kodm_lite.exposure import calibrate_damping
+from kodm_lite.exposure import IMAGES_THERE_AND_BACK, calibrate_all
 from kodm_lite.models import Network, Process
 from kodm_lite.process import KuramotoProcess
-from kodm_lite.samplers import Calibration, calibrate
+from kodm_lite.samplers import Calibration
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
 
 __all__ = ["Prepared", "Recipe", "prepare", "train"]
-
-CALIBRATION_IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
-DAMPING_IMAGES = 256  # the damping to within 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -154,21 +150,12 @@ def train(prepared: Prepared, progress: bool = True) -> None:
     if _cluster().is_main_process:
         calibration = None
         if isinstance(process, KuramotoProcess):  # the other samplers need none
-            calibration = _calibrate(trained.to(_cluster().device), process, data.theta, recipe.options, progress)
+            device, options = _cluster().device, recipe.options
+            examples = data.theta[:IMAGES_THERE_AND_BACK].to(device)
+            calibration = calibrate_all(
+                trained.to(device), process, examples, seed=options.seed, chunk=options.batch_size, progress=progress
+            )
         _complete(prepared.model_file, facts, calibration)
-
-
-def _calibrate(
-    network: Network, process: KuramotoProcess, theta0: Tensor, options: TrainingOptions, progress: bool
-) -> Calibration:
-    device = next(network.parameters()).device
-    examples = theta0[:DAMPING_IMAGES].to(device)
-    generator = torch.Generator(device).manual_seed(options.seed)
-    calibration = calibrate(network, process, examples[:CALIBRATION_IMAGES], generator=generator)
-    if examples.ndim != 4:  # oscillators, which have no neighbours
-        return calibration
-    chunk = options.batch_size  # what fits the memory in training
-    return calibrate_damping(network, process, examples, calibration, seed=options.seed, chunk=chunk, progress=progress)
 
 
 def _cluster() -> Any:

@@ -161,7 +161,8 @@ class TextureRecipe(ImageRecipe):
 
     @property
     def name(self) -> str:
-        return f"textures-32{'' if self.radius is None else '-local'}{'-wide' if self.scale == 0.9 else ''}"
+        scale = {0.5: "", 0.9: "-wide"}.get(self.scale, f"-{self.scale:g}")
+        return f"textures-32{'' if self.radius is None else '-local'}{scale}"
 
     @property
     def side(self) -> int:
