@@ -760,3 +760,18 @@ def test_a_name_or_a_path_finds_a_file(tmp_path, monkeypatch):
 def test_the_pretrained_models_that_are_shipped_load():
     for name in pretrained_names():
         assert load_pretrained(name).card
+
+
+@pytest.mark.parametrize("name", ["textures-32", "textures-32-local"])
+def test_the_shipped_models_of_textures_are_what_book_and_cards_say(name):
+    model, other = load_pretrained(name), load_pretrained("textures-32")
+    card, metrics = model.card, model.card["metrics"]
+    assert card["name"] == name and model.scale == 0.5
+    assert card["options"]["weighting"] == "early"
+    assert metrics["damping"] == pytest.approx(model.calibration.damping, abs=1e-4)
+    assert 0 < model.calibration.damping < 0.1
+    assert (model.process == other.process) == (name == "textures-32")
+    row = metrics["samplers"]["ode"]["100"]
+    assert metrics["images"] == 2048 and max(row["ftd"]) <= 1.0
+    assert all(abs(share - 1 / 3) <= 0.08 for shares in row["shares"] for share in shares)
+    assert max(metrics["samplers"]["ode"]["25"]["ftd"]) <= 2 * min(row["ftd"])
