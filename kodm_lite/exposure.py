@@ -98,7 +98,7 @@ def calibrate_damping(
     theta0: Tensor,
     calibration: Calibration,
     *,
-    steps: int = 20,
+    steps: int = 50,
     seed: int = 0,
     chunk: int | None = None,
     progress: bool = False,
@@ -107,15 +107,14 @@ def calibrate_damping(
 
     Two trips, without damping and with some, and the straight line through what is missing.  The same noise goes into
     both, so that their difference is well known; for how much is missing, 256 images of textures leave an error of
-    the damping of about 0.01.  What the steps themselves lose is in it too: 20 steps from V = 3 are as long as some 40
-    from the prior.
+    the damping of about 0.01.  What the steps themselves lose is in it too, so that they are many.
 
     Args:
         network: the score; one with classes is asked for none.
         process: its forward process.
         theta0: images (B, C, H, W), radians, of the law that samples should have; those that it has learned will do.
         calibration: to which the damping is added.
-        steps: of the probability flow on the way back.
+        steps: of the probability flow on the way back; 50 from V = 3 are as long as a hundred from the prior.
         seed: of the noise.
         chunk: images at a time.
         progress: show a progress bar.
