@@ -46,6 +46,7 @@ from kodm_lite.sphere.network import SphericalNet
 
 __all__ = [
     "FORMAT",
+    "MODEL_FILE",
     "CheckpointError",
     "Model",
     "find",
@@ -58,6 +59,9 @@ __all__ = [
 
 #: Version of the file format that is written, and the only one that is read.
 FORMAT = 1
+
+#: Name of the model in the folder of its training.
+MODEL_FILE = "model.safetensors"
 
 StrPath: TypeAlias = str | os.PathLike[str]
 
@@ -159,16 +163,19 @@ def load_pretrained(name: str, device: torch.device | str | None = None) -> Mode
 
 
 def find(name_or_path: StrPath) -> Path:
-    """The file of a pretrained model, by its name, or else the file at a path; "./name" is always a path.
+    """The file of a model, given by the name of a pretrained one, by that file, or by the folder of its training.
+
+    "./name" is always a path.
 
     Raises:
-        ValueError: neither a name nor a file.
+        ValueError: neither a name nor a path.
     """
     if name_or_path in pretrained_names():
         return _PRETRAINED / f"{name_or_path}.safetensors"
     if not os.path.exists(name_or_path):
-        raise ValueError(f"model: got {str(name_or_path)!r}, expected a file or one of {pretrained_names()}")
-    return Path(name_or_path)
+        raise ValueError(f"model: got {str(name_or_path)!r}, expected a file, a folder or one of {pretrained_names()}")
+    path = Path(name_or_path)
+    return path / MODEL_FILE if path.is_dir() else path
 
 
 def _serialise(model: Model) -> bytes:

@@ -173,7 +173,7 @@ def _trained(plan: Plan, cell: Cell, method: Method, images: _Images, progress: 
     folder = plan.folder / "models" / cell.data / f"{alike[0]}{own}" / f"seed-{cell.seed}"
     options = {**plan.training, "seed": cell.seed}
     recipe = method.recipe(plan.recipes[cell.data], cell.budget, folder, **options)
-    model, finished, what = folder / "model.safetensors", folder / "finished", repr(recipe)
+    model, finished, what = folder / checkpoints.MODEL_FILE, folder / "finished", repr(recipe)
     if not (finished.is_file() and model.is_file()):
         train(prepare(recipe, (images.data, images.validation)), progress)
         write_atomically(finished, what.encode())

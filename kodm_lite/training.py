@@ -294,7 +294,7 @@ class _Run:
         card, shape = self._card(), tuple(self.data.theta.shape[1:])
         average = cast(Any, self.learner.average)
         model = checkpoints.Model(average, self.process, shape, self.data.scale, None, card)
-        checkpoints.save(self.folder / "model.safetensors", model)
+        checkpoints.save(self.folder / checkpoints.MODEL_FILE, model)
         if self.options.keep_models:
             checkpoints.save(self.folder / "models" / f"step_{self.step:06d}.safetensors", model)
         header = {"run": self.identity, **{key: card[key] for key in ("step", "minutes", "validations")}}

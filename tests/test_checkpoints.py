@@ -753,7 +753,9 @@ def test_a_name_or_a_path_finds_a_file(tmp_path, monkeypatch):
     Path("bricks").touch()
     assert find("bricks") == tmp_path / "bricks.safetensors"
     assert find("./bricks") == find(Path("bricks")) == Path("bricks")
-    with pytest.raises(ValueError, match=r"model: got 'stones', expected a file or one of \['bricks'\]"):
+    Path("training").mkdir()
+    assert find("training") == Path("training/model.safetensors")
+    with pytest.raises(ValueError, match=r"model: got 'stones', expected a file, a folder or one of \['bricks'\]"):
         find("stones")
 
 

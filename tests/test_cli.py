@@ -223,17 +223,32 @@ def test_train_refuses_another_run_in_words_of_the_command(capsys, photographs, 
 
 
 def test_a_training_begins_with_the_weights_of_another(photographs, tmp_path, tiny_recipes):
-    first = recipes.FolderRecipe(path=photographs, out=tmp_path / "first", training=TrainingOptions(steps=2))
-    recipes.train(recipes.prepare(first), progress=False)
+    assert train_folder(photographs, tmp_path / "first", *QUICK) == 0
     weights = checkpoints.load(tmp_path / "first" / "model.safetensors").network.state_dict()
     second = recipes.FolderRecipe(
-        path=photographs, radius=2, start=str(tmp_path / "first" / "model.safetensors"), out=tmp_path / "second"
+        path=photographs, radius=2, start=(str(tmp_path / "first" / "model.safetensors"),), out=tmp_path / "second"
     )
     prepared = recipes.prepare(second)
     assert all(torch.equal(x, weights[name]) for name, x in prepared.network.state_dict().items())
     assert prepared.process.coupling == LocalCoupling(2, "reflect")
     with pytest.raises(ValueError, match="start: got a network .* expected"):
         recipes.prepare(recipes.FolderRecipe(path=photographs, channels=3, start=second.start, out=tmp_path / "third"))
+
+
+def test_a_training_begins_with_the_mean_of_several(photographs, tmp_path, tiny_recipes):
+    folders = [tmp_path / name for name in "ab"]
+    for seed, folder in enumerate(folders):
+        assert train_folder(photographs, folder, *QUICK, "--seed", str(seed)) == 0
+    weights = [checkpoints.load(folder / "model.safetensors").network.state_dict() for folder in folders]
+    unmoved = ["--steps", "1", "--learning-rate", "1e-12"]
+    assert train_folder(photographs, tmp_path / "mean", *unmoved, "--start", *map(str, folders)) == 0
+    mean = checkpoints.load(tmp_path / "mean" / "model.safetensors")
+    for name, weight in mean.network.state_dict().items():
+        expected = torch.stack([other[name] for other in weights]).mean(0)
+        torch.testing.assert_close(weight, expected, rtol=1e-5, atol=1e-6)
+    assert mean.card["start"] == ", ".join(map(str, folders))
+    with pytest.raises(ValueError, match="start: got the string 'textures-32', expected a tuple"):
+        recipes.prepare(recipes.FolderRecipe(path=photographs, start="textures-32", out=tmp_path / "none"))
 
 
 def test_one_photograph_is_enough(capsys, photographs, tmp_path, tiny_recipes):

@@ -11,17 +11,11 @@ import tyro
 from kodm_lite import checkpoints
 from kodm_lite.networks import describe
 
-__all__ = ["Class", "Model", "OptionalModel", "label_of", "model_file", "require_writable"]
+__all__ = ["Class", "Model", "OptionalModel", "label_of", "require_writable"]
 
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
 OptionalModel = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="MODEL")]]
 Class = Annotated[str | None, tyro.conf.arg(name="class")]
-
-
-def model_file(name: str) -> Path:
-    """The file of a model, given by that file, the folder of its training, or the name of a shipped one."""
-    path = checkpoints.find(name)
-    return path / "model.safetensors" if path.is_dir() else path
 
 
 def label_of(name: str, model: checkpoints.Model) -> int:

@@ -12,7 +12,7 @@ import tyro
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints
-from kodm_lite.cli.common import Model, model_file, require_writable
+from kodm_lite.cli.common import Model, require_writable
 from kodm_lite.euclidean import Method as EuclideanMethod
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw_in_chunks
@@ -71,7 +71,7 @@ class Evaluate:
         if self.inception:
             inception_network()  # what is missing is said before the samples are drawn
         device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model = checkpoints.load(model_file(self.model), device)
+        model = checkpoints.load(checkpoints.find(self.model), device)
         if len(model.shape) != 3:
             raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
         recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops)
@@ -100,7 +100,7 @@ class Evaluate:
             content = {
                 **result.to_dict(),
                 **more,
-                "model": checkpoints.read_header(model_file(self.model))["weights_sha256"],
+                "model": checkpoints.read_header(checkpoints.find(self.model))["weights_sha256"],
                 "data": self.data,
                 "steps": self.steps,
                 "method": self.method,

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kodm_lite import checkpoints
-from kodm_lite.cli.common import OptionalModel, model_file
+from kodm_lite.cli.common import OptionalModel
 
 __all__ = ["Info"]
 
@@ -28,7 +28,7 @@ class Info:
             names = checkpoints.pretrained_names()
             print("shipped models:", ", ".join(names) if names else "none; kodm-lite train makes one")
             return
-        path = model_file(self.model)
+        path = checkpoints.find(self.model)
         header = checkpoints.read_header(path)
         card = header.pop("card")
         if header["calibration"] is not None:  # of its long lists nothing is to be seen

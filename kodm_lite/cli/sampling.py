@@ -18,7 +18,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints, pictures
-from kodm_lite.cli.common import Class, Model, label_of, model_file, require_writable
+from kodm_lite.cli.common import Class, Model, label_of, require_writable
 from kodm_lite.euclidean import Method as EuclideanMethod
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw_in_chunks
@@ -69,7 +69,7 @@ class Sample:
     overwrite: bool = False
 
     def run(self) -> None:
-        path = model_file(self.model)
+        path = checkpoints.find(self.model)
         self._check()
         model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
         spherical = isinstance(model.network, SphericalNet)

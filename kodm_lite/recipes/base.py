@@ -97,7 +97,7 @@ class Prepared(NamedTuple):
 
     @property
     def model_file(self) -> Path:
-        return self.recipe.folder / "model.safetensors"
+        return self.recipe.folder / checkpoints.MODEL_FILE
 
 
 def prepare(recipe: Recipe, given: tuple[PhaseData, PhaseData | None] | None = None) -> Prepared:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
+from torch import Tensor
 from tyro.conf import Positional
 
 from kodm_lite import checkpoints
@@ -75,7 +76,9 @@ class ImageRecipe(Recipe):
         radius: pixels feel the box of this half width around them; by default the whole image.
         coupled: pixels pull on each other, and the reference on all of them; without, phases only diffuse.
         classes: learn the classes too, so that kodm-lite sample --class NAME can ask for one.
-        start: begin with the weights of this model, a shipped name or a file, instead of random ones.
+        start: begin with the weights of this model, a shipped name, a file or the folder of a training, instead of
+            random ones; of several models, with the mean of their weights, which makes sense for trainings that began
+            with the same ones.
         training: how the weights are found.
     """
 
@@ -85,7 +88,7 @@ class ImageRecipe(Recipe):
     radius: int | None = None
     coupled: bool = True
     classes: bool = False
-    start: str | None = None
+    start: tuple[str, ...] = ()
     training: TrainingOptions = field(default_factory=recommended_options)
 
     @property
@@ -110,6 +113,8 @@ class ImageRecipe(Recipe):
         return self.images("train"), self.images("test")
 
     def check(self) -> None:
+        if isinstance(self.start, str):  # a tuple of letters otherwise
+            raise ValueError(f"start: got the string {self.start!r}, expected a tuple; try start=({self.start!r},)")
         if self.diffusion == "euclidean":
             _ = self.options  # what the baseline has no use for
             if self.radius is not None:
@@ -139,12 +144,12 @@ class ImageRecipe(Recipe):
         else:
             process = VariancePreserving(WhiteNoise(shape, data.scale * math.pi))  # of grey values: 1
             network = EuclideanUNet(shape[0], process, **SIZES[self.network], classes=classes)
-        if self.start is not None:
+        if self.start:
             _copy_weights(self.start, network)
         return network, process
 
     def facts(self, data: PhaseData) -> dict[str, Any]:
-        more = {"start": self.start or "random weights", "classes": list(data.names) if self.classes else []}
+        more = {"start": ", ".join(self.start) or "random weights", "classes": list(data.names) if self.classes else []}
         return {**super().facts(data), **more}
 
 
@@ -353,11 +358,19 @@ def _first(data: PhaseData, n: int | None) -> PhaseData:
     return replace(data, theta=data.theta[:n], labels=None if data.labels is None else data.labels[:n])
 
 
-def _copy_weights(name_or_path: str, network: PeriodicUNet | EuclideanUNet) -> None:
-    other = checkpoints.load(checkpoints.find(name_or_path)).network
-    if describe(other) != describe(network):
-        raise ValueError(
-            f"start: got a network {describe(other)}, expected {describe(network)}; try the same size, channels and "
-            "classes as that model has"
-        )
-    network.load_state_dict(other.state_dict())
+def _copy_weights(names_or_paths: tuple[str, ...], network: PeriodicUNet | EuclideanUNet) -> None:
+    """Give a network the weights of a model, or the mean of several.
+
+    The mean of fine-tuned weights is often better than each of them: Wortsman et al. 2022 (arXiv 2203.05482).
+    """
+    mean: dict[str, Tensor] = {name: torch.zeros_like(weight) for name, weight in network.state_dict().items()}
+    for name_or_path in names_or_paths:
+        other = checkpoints.load(checkpoints.find(name_or_path)).network
+        if describe(other) != describe(network):
+            raise ValueError(
+                f"start: got a network {describe(other)}, expected {describe(network)}; try the same size, channels "
+                "and classes as that model has"
+            )
+        for name, weight in other.state_dict().items():
+            mean[name] += weight / len(names_or_paths)
+    network.load_state_dict(mean)
