@@ -33,7 +33,7 @@ def main() -> None:
     args = parser.parse_args()
     path = args.model / "model.safetensors" if args.model.is_dir() else args.model
     model = checkpoints.load(path)
-    recipe = recipe_of(args.data, model.shape[-1], model.shape[0])
+    recipe = recipe_of(args.data, model.shape[-1], model.shape[0], scale=model.scale)
     real, seen = recipe.images("test", 2 * args.n), recipe.images("train", COMPARED)
     calibration = model.calibration or calibrate(
         model.network, model.process, seen.theta[:64], generator=torch.Generator().manual_seed(0)

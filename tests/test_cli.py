@@ -195,7 +195,7 @@ def test_train_then_sample_as_the_training_says(capsys, photographs, tmp_path, m
     printed = capsys.readouterr().out
     assert "images 3 x 8 x 8" in printed and str(out / "model.safetensors") in printed
     model = checkpoints.load(out / "model.safetensors")
-    assert model.shape == (3, 8, 8) and model.scale == 0.9
+    assert model.shape == (3, 8, 8) and model.scale == 0.5
     assert model.calibration is not None and 0 <= model.calibration.damping <= 0.2
     assert model.card["classes"] == ["cats", "dogs"] and model.card["name"] == "my run"
     assert model.card["seed"] == 0 and model.card["step"] == 3 and model.card["minutes"] > 0

@@ -257,8 +257,12 @@ def test_photographs_are_turned_upright(tmp_path):
 
 def test_white_and_black_are_the_ends_of_the_range(tmp_path):
     save(tmp_path / "a.png", np.repeat(np.array([[0, 255]], np.uint8), 8, 0).repeat(4, 1))
-    theta = image_folder(tmp_path, size=8).theta
-    assert abs(float(theta.max()) - 0.9 * PI) < 1e-6 and abs(float(theta.min()) + 0.9 * PI) < 1e-6
+    for options, scale in (({}, 0.9), ({"scale": 0.5}, 0.5)):
+        data = image_folder(tmp_path, size=8, **options)
+        assert data.scale == scale
+        assert abs(float(data.theta.max()) - scale * PI) < 1e-6 and abs(float(data.theta.min()) + scale * PI) < 1e-6
+    with pytest.raises(ValueError, match="scale: got 1.0, expected a number above 0 and below 1"):
+        image_folder(tmp_path, size=8, scale=1.0)
 
 
 def damaged(folder: Path) -> None:

@@ -134,9 +134,7 @@ IMPORT = f"import sys; sys.path.insert(0, {os.path.dirname(__file__)!r}); import
 
 def start_python(*arguments):
     """Another Python with as many threads as this one: sums over threads are rounded in another order."""
-    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads())}
-    if torch.cuda.is_available():
-        environment["ACCELERATE_USE_CPU"] = "1"
+    environment = {**os.environ, "OMP_NUM_THREADS": str(torch.get_num_threads()), "ACCELERATE_USE_CPU": "1"}
     command = [sys.executable, *map(str, arguments)]
     return subprocess.Popen(command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
@@ -544,9 +542,11 @@ def test_a_damaged_state_is_refused_and_kept(tmp_path, damage):
     assert str(path) in str(caught.value) and path.read_bytes() == content
 
 
-def shared_run(out):
+def shared_run(out, shards):
     """Without weights whose gradient is zero but for rounding, which Adam would make large."""
-    options = replace(OPTIONS, objective="transition", steps=20, shards=2, draws=2, learning_rate=0.01, log_every=5)
+    options = replace(
+        OPTIONS, objective="transition", steps=20, shards=shards, draws=2, learning_rate=0.01, log_every=5
+    )
     quiet(mlp(classes=3), classed(), options, validation=classed(), out=out)
 
 
@@ -554,20 +554,26 @@ def classed():
     return PhaseData(oscillators(), torch.arange(20) % 3, tuple(LABELLED), 0.9, "")
 
 
-def test_two_processes_train_the_same_network_as_one(tmp_path):
+TORCHRUN = "-m torch.distributed.run --standalone --nproc-per-node=2"
+ACCELERATE = "-m accelerate.commands.launch --multi_gpu --num_processes=2 --num_machines=1 --mixed_precision=no"
+
+
+@pytest.mark.parametrize(("launcher", "shards"), [(TORCHRUN, 2), (ACCELERATE, 4)], ids=["torchrun", "accelerate"])
+def test_two_processes_train_the_same_network_as_one(tmp_path, launcher, shards):
+    """Of four shards each process takes two, one after another, and adds their gradients up."""
     script = tmp_path / "script.py"
     spy = """
-real, taken = tests.Batches.shard, []
+real, taken, shards = tests.Batches.shard, [], int(sys.argv[2])
 tests.Batches.shard = lambda self, step, shard: taken.append(shard) or real(self, step, shard)
-tests.shared_run(sys.argv[1])
-assert set(taken) == {int(tests.os.environ["RANK"])}, f"one shard for each process, not {taken}"
+tests.shared_run(sys.argv[1], shards)
+own = set(range(int(tests.os.environ["RANK"]), shards, 2))
+assert set(taken) == own, f"{own} for this process, not {taken}"
 """
     script.write_text(IMPORT + spy)
-    launch = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", script]
-    process = start_python(*launch, tmp_path / "two")
+    process = start_python(*launcher.split(), script, tmp_path / "two", shards)
     _, errors = process.communicate(timeout=120)
     assert process.returncode == 0, errors
-    shared_run(tmp_path / "one")
+    shared_run(tmp_path / "one", shards)
     one, two = state(tmp_path / "one"), state(tmp_path / "two")
     for name in one:
         torch.testing.assert_close(two[name], one[name], atol=1e-5, rtol=1e-5)

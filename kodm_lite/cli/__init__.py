@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Annotated
@@ -71,11 +72,14 @@ def main(args: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after a help text, with status 0, and after a command that cannot be understood, with status 2.
     """
+    shown = warnings.showwarning
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
     try:
+        warnings.showwarning = _note
         try:
             tyro.cli(Program, prog="kodm-lite", description=DESCRIPTION, args=args, config=markers).command.run()
         finally:
+            warnings.showwarning = shown
             sys.stdout.flush()  # here, where an error of it is caught
     except TrainingInterrupted as stopped:
         print(stopped, file=sys.stderr)
@@ -92,6 +96,12 @@ def main(args: Sequence[str] | None = None) -> int:
     except (ValueError, FloatingPointError, ImportError, MemoryError) as error:
         return _fail(str(error) or type(error).__name__)
     return 0
+
+
+def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    """Say what this package or a library warns of, without the line of code that comes with it in Python."""
+    if issubclass(category, UserWarning):  # others are for programmers
+        print(f"kodm-lite: note: {message}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

@@ -72,7 +72,7 @@ class Reproduce:
             name = Path(name_or_folder).name  # of a folder: not where it is
             if name in recipes:
                 raise ValueError(f"data: got two data sets of the name {name}, expected other names")
-            recipes[name] = recipe_of(name_or_folder)
+            recipes[name] = recipe_of(name_or_folder, scale=0.9)  # of a folder as published
         missing: list[Sources] = []
         names: tuple[Sources, ...] = ("brodatz", "cifar10", "ground_terrain", "socofing")
         for published in names:

@@ -40,7 +40,9 @@ class Train:
 
     All options: kodm-lite train textures-32 --help.
 
-    The folder --out gets the model, the state to go on from, and log.jsonl.
+    The folder --out gets the model, the state to go on from, pictures of samples, and log.jsonl with the errors in ten
+    bins of time. Started by "accelerate launch -m kodm_lite train" or "torchrun -m kodm_lite train", several GPUs, also
+    of several machines, share the work.
 
     textures-32 is measured on other crops of the photographs it learns from.
 

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 
 from kodm_lite.circular import image_to_phase
 from kodm_lite.data.cache import map_cache, write_cache
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.protocol import PhaseData, check_grey_scale
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 __all__ = ["SUFFIXES", "image_folder"]
 
 SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-_SCALE = 0.9
 _MOST_PIXELS = 100_000_000  # a photograph has fewer; a small file that claims more is there to fill the memory
 _LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in grey, ITU-R 601
 
@@ -41,6 +40,7 @@ def image_folder(
     split: Literal["train", "test", "all"] = "train",
     channels: Literal[1, 3] = 1,
     crops: int | None = None,
+    scale: float = 0.9,
     seed: int = 0,
     test_share: float = 0.1,
     skip_broken: bool = False,
@@ -49,7 +49,7 @@ def image_folder(
     cache: str | os.PathLike[str] | None = None,
     workers: int = 0,
 ) -> PhaseData:
-    """Square images from the files of a folder and of its sub-folders, as phases in [-0.9 pi, 0.9 pi].
+    """Square images from the files of a folder and of its sub-folders, as phases in [-scale pi, scale pi].
 
     Files are those whose names end in one of ``SUFFIXES``, in the order of their names; hidden ones are left out.  The
     sub-folders of ``path`` are the classes; without sub-folders there are no labels.  Photographs are turned upright,
@@ -72,6 +72,7 @@ def image_folder(
         split: "train", "test" or "all".
         channels: 1 (grey) or 3 (red, green, blue).
         crops: number of random crops of each image; None resizes the images instead.
+        scale: of :func:`kodm_lite.image_to_phase`; 0.5 makes black and white opposite angles, 0.9 neighbours.
         seed: integer that decides where crops are cut.
         test_share: expected share of the images in the test split, between 0 and 1.
         skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
@@ -98,11 +99,12 @@ def image_folder(
     torch.Size([10, 1, 64, 64])
     """
     _check_options(size, split, channels, crops, test_share)
+    check_grey_scale(scale)
     folder = Path(path).expanduser()
     files = _image_files(folder)
     classes = sorted({label(name) for name in files}) if label else _classes(folder, files)
     chosen = _split({name: group(name) if group else name for name in files}, split, test_share)
-    wanted = _Files(folder, chosen, size, channels, crops, seed)
+    wanted = _Files(folder, chosen, size, channels, crops, scale, seed)
     file = None if cache is None else Path(cache).expanduser()
     theta, broken = _in_memory(wanted, workers) if file is None else _on_disk(wanted, workers, file)
     _report(list(broken.values()), len(chosen), skip_broken)
@@ -112,7 +114,7 @@ def image_folder(
         theta=theta,
         labels=torch.tensor(labels).repeat_interleave(crops or 1) if classes else None,
         names=tuple(classes),
-        scale=_SCALE,
+        scale=scale,
         source=f"images of the folder {folder}",
         licence="that of the images",
     )
@@ -124,8 +126,10 @@ class _Files(Dataset[tuple[str, np.ndarray | None, str]]):
     The squares are arrays: tensors would go from process to process through files, whose server complains at Ctrl-C.
     """
 
-    def __init__(self, folder: Path, names: list[str], size: int, channels: int, crops: int | None, seed: int):
-        self.folder, self.names = folder, names
+    def __init__(
+        self, folder: Path, names: list[str], size: int, channels: int, crops: int | None, scale: float, seed: int
+    ):
+        self.folder, self.names, self.scale = folder, names, scale
         self.size, self.channels, self.crops, self.seed = size, channels, crops, seed
 
     def __len__(self) -> int:
@@ -141,13 +145,13 @@ class _Files(Dataset[tuple[str, np.ndarray | None, str]]):
             squares = [_resized(image, self.size)]
         else:
             squares = _random_crops(image, self.size, self.crops, name, self.seed)
-        return name, image_to_phase(torch.stack(squares) * 2 - 1, _SCALE).numpy(), ""
+        return name, image_to_phase(torch.stack(squares) * 2 - 1, self.scale).numpy(), ""
 
     def key(self) -> str:
         """The same for the same files, unchanged, and the same options only."""
         stats = [(self.folder / name).stat() for name in self.names]
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self.names, stats, strict=True)]
-        what = (files, self.size, self.channels, self.crops, self.seed if self.crops else None, _SCALE)
+        what = (files, self.size, self.channels, self.crops, self.seed if self.crops else None, self.scale)
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
 

@@ -40,7 +40,9 @@ RECIPES: dict[str, tuple[ImageRecipe, str]] = {
 }
 
 
-def recipe_of(name_or_folder: str, size: int = 32, channels: int = 1, crops: int | None = None) -> ImageRecipe:
+def recipe_of(
+    name_or_folder: str, size: int = 32, channels: int = 1, crops: int | None = None, scale: float = 0.5
+) -> ImageRecipe:
     """The recipe of a name, or one for a folder of images.
 
     Args:
@@ -48,6 +50,7 @@ def recipe_of(name_or_folder: str, size: int = 32, channels: int = 1, crops: int
         size: side of the images of a folder.
         channels: of the images of a folder.
         crops: of each image of a folder.
+        scale: of the images of a folder.
 
     Raises:
         ValueError: neither.
@@ -55,5 +58,7 @@ def recipe_of(name_or_folder: str, size: int = 32, channels: int = 1, crops: int
     if name_or_folder in RECIPES:
         return RECIPES[name_or_folder][0]
     if Path(name_or_folder).expanduser().is_dir():
-        return FolderRecipe(path=Path(name_or_folder), size=size, channels=3 if channels == 3 else 1, crops=crops)
+        return FolderRecipe(
+            path=Path(name_or_folder), size=size, channels=3 if channels == 3 else 1, crops=crops, scale=scale
+        )
     raise ValueError(f"data: got {name_or_folder!r}, expected a folder of images or one of {', '.join(RECIPES)}")
