@@ -259,7 +259,8 @@ def noise_prediction(
     for wrong in (predicted.to(eps) - eps, eps):
         parts += [wrong.flatten(1).square().mean(1), noise.mean_mode(wrong).square()]
     error, collective, baseline, collective_baseline = (part / noise.unit**2 for part in parts)
-    return Loss(error.mean(), t, *(x.detach() for x in (error, baseline, collective, collective_baseline)))
+    entries = (error, baseline, collective, collective_baseline, collective, collective_baseline)
+    return Loss(error.mean(), t, *(x.detach() for x in entries))
 
 
 @torch.no_grad()

@@ -53,6 +53,8 @@ class Loss(NamedTuple):
         collective: weighted squared error along the collective modes, summed over modes and multiplied by N, so that
             an error without spatial structure has the same size in ``error`` and in each mode.
         collective_baseline: the same of the predictor s = 0.
+        order: the part of ``collective`` along the order parameter, which decides what kind of image appears.
+        order_baseline: the same of the predictor s = 0.
     """
 
     loss: Tensor
@@ -61,6 +63,8 @@ class Loss(NamedTuple):
     baseline: Tensor
     collective: Tensor
     collective_baseline: Tensor
+    order: Tensor
+    order_baseline: Tensor
 
 
 def transition_score_matching(
@@ -218,14 +222,25 @@ def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tenso
     def mean_square(e: Tensor) -> Tensor:
         return weight * e.square().flatten(1).mean(1)
 
-    def collective(e: Tensor) -> Tensor:
-        return weight * collective_error(e, theta)
+    def collective(e: Tensor) -> tuple[Tensor, Tensor]:
+        modes = weight * _mode_errors(e, theta)
+        return modes.sum(0), modes[0]
 
     error = score - target
-    pixels, shared = mean_square(error), collective(error)
+    pixels, (shared, order) = mean_square(error), collective(error)
     loss = (pixels + collective_weight / theta[0].numel() * shared).mean()
     with torch.no_grad():
-        return Loss(loss, t, pixels.detach(), mean_square(target), shared.detach(), collective(target))
+        shared_baseline, order_baseline = collective(target)
+        return Loss(
+            loss,
+            t,
+            pixels.detach(),
+            mean_square(target),
+            shared.detach(),
+            shared_baseline,
+            order.detach(),
+            order_baseline,
+        )
 
 
 def collective_error(error: Tensor, theta: Tensor) -> Tensor:
@@ -243,11 +258,16 @@ def collective_error(error: Tensor, theta: Tensor) -> Tensor:
     Returns:
         One number per image (B,).
     """
+    return _mode_errors(error, theta).sum(0)
+
+
+def _mode_errors(error: Tensor, theta: Tensor) -> Tensor:
+    """The terms of that sum: (modes, B), the first one along the order parameter."""
     modes = _lowest_modes(theta)
     with torch.autocast(theta.device.type, enabled=False):
-        real = torch.einsum("bn,mn->bm", (error * theta.cos()).flatten(1), modes)
-        imag = torch.einsum("bn,mn->bm", (error * theta.sin()).flatten(1), modes)
-    return (real.square() + imag.square()).sum(1) / theta[0].numel()
+        real = torch.einsum("bn,mn->mb", (error * theta.cos()).flatten(1), modes)
+        imag = torch.einsum("bn,mn->mb", (error * theta.sin()).flatten(1), modes)
+    return (real.square() + imag.square()) / theta[0].numel()
 
 
 def _lowest_modes(theta: Tensor) -> Tensor:

@@ -28,6 +28,7 @@ from kodm_lite import checkpoints
 from kodm_lite.data.protocol import PhaseData
 from kodm_lite.generation import draw
 from kodm_lite.training_state import (
+    COLUMNS,
     Log,
     Statistics,
     fingerprint,
@@ -259,8 +260,13 @@ class _Run:
             return
         with torch.no_grad():
             rows = torch.cat([table(self.learner.loss(self.learner.average, batch)) for batch in self.held_out.whole()])
-        _, loss, error, baseline, collective, collective_baseline = rows.double().mean(0).tolist()
-        gains = {"gain": plain(baseline - error), "collective_gain": plain(collective_baseline - collective)}
+        means = dict(zip(COLUMNS, rows.double().mean(0).tolist(), strict=True))
+        loss = means["loss"]
+        gains = {
+            "gain": plain(means["baseline"] - means["error"]),
+            "collective_gain": plain(means["collective_baseline"] - means["collective"]),
+            "order_gain": plain(means["order_baseline"] - means["order"]),
+        }
         self.validations.append({"step": self.step, "loss": plain(loss), **gains})
         self._write({"step": self.step, "validation": {"loss": plain(loss), **gains}})
 

@@ -33,7 +33,8 @@ __all__ = ["Log", "Statistics", "read_log", "read_state", "write_state"]
 
 FORMAT = 1
 BINS = 10  # of time, in the log
-COLUMNS = ("t", "loss", "error", "baseline", "collective", "collective_baseline")  # of a table, one row per image
+ERRORS = ("error", "baseline", "collective", "collective_baseline", "order", "order_baseline")
+COLUMNS = ("t", "loss", *ERRORS)  # of a table, one row per image
 
 #: Options that may change when a run goes on; ``steps`` too, if the learning rate does not depend on it.
 FREE_OPTIONS = frozenset(
@@ -132,14 +133,14 @@ class Statistics:
     """Sums over the images since the last line of the log, one column per bin of time.
 
     Args:
-        sums: float64 (6, bins), rows as ``COLUMNS``, the first being the number of images.
+        sums: float64 (8, bins), rows as ``COLUMNS``, the first being the number of images.
     """
 
     def __init__(self) -> None:
         self.sums = np.zeros((len(COLUMNS), BINS))
 
     def add(self, images: np.ndarray) -> None:
-        """Count images (n, 6), columns as ``COLUMNS``."""
+        """Count images (n, 8), columns as ``COLUMNS``."""
         rows = images.astype(np.float64)
         bins = time_bin(rows[:, 0])
         rows[:, 0] = 1
@@ -156,13 +157,13 @@ class Statistics:
         with np.errstate(invalid="ignore"):
             means = self.sums / self.sums[0]
         line = {"loss": plain(self.loss)}
-        line |= {name: plain(row) for name, row in zip(COLUMNS[2:], means[2:], strict=True)}
+        line |= {name: plain(row) for name, row in zip(ERRORS, means[2:], strict=True)}
         self.sums = np.zeros_like(self.sums)
         return line
 
 
 def table(loss: Loss) -> Tensor:
-    """What a loss says of its images: (B, 6), columns as ``COLUMNS``, on their device."""
+    """What a loss says of its images: (B, 8), columns as ``COLUMNS``, on their device."""
     columns = [loss.t.to(loss.error, non_blocking=True), loss.loss.detach().expand_as(loss.error), *loss[2:]]
     return torch.stack(columns, 1)
 
@@ -184,7 +185,7 @@ def refuse_non_finite(first: int, images: np.ndarray, norms: np.ndarray, names: 
 
     Args:
         first: number of the first step.
-        images: (images, steps, 6), columns as ``COLUMNS``.
+        images: (images, steps, 8), columns as ``COLUMNS``.
         norms: of the gradients (steps, weights).
         names: of the weights.
 

@@ -174,8 +174,9 @@ def test_the_zero_predictor_has_error_one_at_every_time(process):
     for part in loss.baseline.reshape(4, -1):
         assert float(part.mean()) == pytest.approx(1.0, abs=4 * float(part.std()) / math.sqrt(len(part)))
         assert float(part.std()) == pytest.approx(math.sqrt(2 / 16), rel=0.12)  # squares of 16 normal numbers
-    modes = loss.collective_baseline
+    modes, order = loss.collective_baseline, loss.order_baseline[:1000]  # later phases agree, and so do their scores
     assert float(modes.mean()) == pytest.approx(5.0, abs=4 * float(modes.std()) / math.sqrt(4000))
+    assert float(order.mean()) == pytest.approx(1.0, abs=4 * float(order.std()) / math.sqrt(1000))
     assert torch.equal(loss.t, t)
 
 
@@ -188,11 +189,12 @@ def test_weights_are_powers_of_the_variance_of_the_transition():
         for w in ("none", "target", "published")
     }
     v = transition_variance(t)
-    for name in ("error", "baseline", "collective", "collective_baseline"):
+    for name in ("error", "baseline", "collective", "collective_baseline", "order", "order_baseline"):
         plain = getattr(losses["none"], name)
         torch.testing.assert_close(getattr(losses["target"], name), v * plain)
         torch.testing.assert_close(getattr(losses["published"], name), v**2 / 4 * plain)
     assert float(losses["none"].loss) == pytest.approx(float(losses["none"].error.mean()), rel=1e-12)
+    assert torch.equal(losses["none"].order, losses["none"].collective)  # oscillators have no waves
 
 
 @pytest.mark.parametrize("steps", [10, 100])

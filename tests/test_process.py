@@ -552,6 +552,18 @@ def test_steps_compile_without_graph_breaks(coupling, phase):
     torch.testing.assert_close(advance(theta, noise, 0.25, 0.5), process.advance(theta, noise, 0.25, 0.5))
 
 
+@pytest.mark.parametrize("method", ["euler", "heun"])
+def test_a_simulation_compiles_without_graph_breaks(method):
+    process, theta0 = KuramotoProcess(LocalCoupling(1)), torch.linspace(-3, 3, 32).reshape(2, 1, 4, 4)
+    compiled = torch.compile(
+        lambda theta: process.simulate(theta, 0.3, 10, method=method), fullgraph=True, backend="aot_eager"
+    )
+    torch.manual_seed(0)
+    found = compiled(theta0)
+    torch.manual_seed(0)
+    torch.testing.assert_close(found, process.simulate(theta0, 0.3, 10, method=method), atol=1e-5, rtol=0)
+
+
 def test_other_times_do_not_compile_again():
     process, theta = KuramotoProcess(), random_phases(2, 1, 8, 8, dtype=torch.float32)
     torch._dynamo.reset()

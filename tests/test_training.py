@@ -32,7 +32,7 @@ from kodm_lite.data import PhaseData
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
 from kodm_lite.objectives import early_times, mean_field_score_matching, transition_score_matching
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit, read_log
-from kodm_lite.training_state import Log, Statistics, plain, refuse_non_finite
+from kodm_lite.training_state import ERRORS, Log, Statistics, plain, refuse_non_finite
 from kodm_lite.training_step import Batches, Examples
 
 HELPFUL = r"(?s)got .*expected .*try "
@@ -671,14 +671,20 @@ def test_the_first_bad_step_and_its_worst_image_are_named():
 
 def test_the_log_has_means_over_bins_of_time():
     statistics = Statistics()
-    rows = [[0.05, 2, 1, 3, 10, 20], [0.1, 4, 5, 6, 30, 40], [1.0, 6, 7, 8, 50, 60], [0.95, 8, 9, 10, 70, 80]]
+    rows = [
+        [0.05, 2, 1, 3, 10, 20, 5, 15],
+        [0.1, 4, 5, 6, 30, 40, 25, 35],
+        [1.0, 6, 7, 8, 50, 60, 45, 55],
+        [0.95, 8, 9, 10, 70, 80, 65, 75],
+    ]
     statistics.add(np.array(rows[:1], np.float32))
     statistics.add(np.array(rows[1:], np.float32))
     assert statistics.loss == 5
     line = statistics.take()
     none = [None] * 7
     assert line["loss"] == 5 and line["error"] == [1, 5, *none, 8]
-    assert line["collective_baseline"][-1] == 70 and math.isnan(statistics.loss)
+    assert line["collective_baseline"][-1] == 70 and line["order"] == [5, 25, *none, 55]
+    assert math.isnan(statistics.loss)
     assert plain(1.23456789) == 1.2346 and plain(math.inf) is None
 
 
@@ -702,7 +708,7 @@ def test_log_lines_say_what_happened_in_their_steps(tmp_path):
     first = lines[0]
     assert first["learning_rate"] == pytest.approx(OPTIONS.learning_rate_at(6), rel=1e-4)
     assert first["images_per_second"] > 0
-    for name in ("error", "baseline", "collective", "collective_baseline"):
+    for name in ERRORS:
         assert len(first[name]) == 10 and all(value > 0 for value in first[name])
     assert isinstance(seen[0][1], PeriodicMLP)
 
@@ -717,7 +723,7 @@ def test_the_model_file_is_the_network_with_its_card(tmp_path):
     assert card["options"] == json.loads(json.dumps(asdict(replace(OPTIONS, shards=2))))
     assert 0 < card["minutes"] < 1 and card["versions"]["torch"] == torch.__version__
     assert [entry["step"] for entry in card["validations"]] == [10, 20, 30]
-    assert card["validations"][2].keys() == {"step", "loss", "gain", "collective_gain"}
+    assert card["validations"][2].keys() == {"step", "loss", "gain", "collective_gain", "order_gain"}
 
 
 def test_minutes_add_up_over_runs(tmp_path, monkeypatch):
