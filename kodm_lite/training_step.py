@@ -44,7 +44,7 @@ class TrainingOptions:
     """How a network is trained.
 
     Args:
-        steps: optimiser steps.
+        steps: optimiser steps; with 0 the weights stay as they are, and the model is only completed and saved.
         batch_size: images per optimiser step, over all processes together.
         shards: equal parts of a batch, each with random numbers of its own; processes share them, and one that has
             several takes one after another, which saves memory. Fewer than processes: one for each process.
@@ -169,8 +169,8 @@ class TrainingOptions:
 
 
 _OF_PHASES = ("draws", "weighting", "simulation_steps", "collective_weight")
-_COUNTS = ("steps", "batch_size", "shards", "draws", "simulation_steps")
-_COUNTS_OR_NONE = ("warmup", "seed", "save_every", "validate_every", "sample_every", "log_every")
+_COUNTS = ("batch_size", "shards", "draws", "simulation_steps")
+_COUNTS_OR_NONE = ("steps", "warmup", "seed", "save_every", "validate_every", "sample_every", "log_every")
 _CHOICES = {
     "decay": ("cosine", "constant"),
     "weighting": (None, "target", "published", "none", "early"),

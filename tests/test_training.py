@@ -897,7 +897,7 @@ def test_another_process_than_the_networks_is_refused():
 @pytest.mark.parametrize(
     "change",
     [
-        {"steps": 0},
+        {"steps": -1},
         {"steps": 1.5},
         {"batch_size": 10, "shards": 4},
         {"learning_rate": 0.0},
