@@ -11,6 +11,7 @@ from scipy.special import i0e, i1e
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
 from kodm_lite.fluctuation import mean_field_score
+from kodm_lite.fokker_planck import FokkerPlanck1D
 from kodm_lite.mean_field import _phi, mean_field_law, mean_field_sample
 
 PI = math.pi
@@ -125,6 +126,37 @@ def test_the_score_of_a_phase_in_a_given_field_is_almost_exact(strength):
     assert errors[clock < 1.6].max(initial=0) < 0.0012
     assert errors[clock > 4].max(initial=0) < 0.0004
     assert errors[:, :2].max() < 0.0008 and np.isfinite(errors).all()
+
+
+def pulled(*modes):
+    """A density on the circle with von Mises modes (share, mean, concentration)."""
+    return lambda x: sum(
+        share * torch.exp(kappa * torch.cos(x - mean) - kappa) / (2 * PI * i0e(kappa)) for share, mean, kappa in modes
+    )
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.0])
+def test_the_marginal_score_of_one_oscillator_is_right_to_one_in_a_thousand(strength):
+    """What a network would learn, E[s | theta(t)], for three laws of the start, against the Fokker-Planck equation."""
+    process = ALONE.scaled(strength)
+    starts = (torch.arange(96, dtype=torch.float64) + 0.5) * 2 * PI / 96 - PI
+    states = torch.as_tensor(GRID)
+    laws = {
+        "concentrated": pulled((1.0, 2.0, 3.0)),
+        "uniform": pulled((1.0, 0.0, 0.0)),
+        "bimodal": pulled((0.4, -2.0, 6.0), (0.6, 1.2, 8.0)),
+    }
+    exact = {name: FokkerPlanck1D(process, density) for name, density in laws.items()}
+    for t, modes in zip(TIMES, fine_modes(process, starts.reshape(1, 1, -1), TIMES), strict=True):
+        given = torch.as_tensor(density_and_slope(modes)[0][:, 0, 0])  # of each state, from each start
+        law = mean_field_law(process, starts.expand(len(states), -1), torch.full((len(states),), t))
+        score = law.score(states[:, None].expand(-1, len(starts)))
+        for name, solution in exact.items():
+            joint = given.clip(0) * laws[name](starts) * 2 * PI / len(starts)
+            density, true = joint.sum(1), solution.score(states, t)
+            assert (density - solution.density(states, t)).abs().max() < 1e-6
+            gap = (joint * score).sum(1) / density - true
+            assert float((density * gap**2).sum() / (density * true**2).sum()) ** 0.5 < 1e-3, (name, t)
 
 
 @pytest.mark.parametrize("case", SCHEDULES)
