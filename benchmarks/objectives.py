@@ -1,9 +1,9 @@
 """What the objectives are worth: the closure against simulation, orthogonality, variances, and learning.
 
-    python benchmarks/objectives.py moments orthogonality variance learning collective
+    python benchmarks/objectives.py moments orthogonality variance cost learning collective
 
 prints tables and writes benchmarks/results/objectives.json, which keeps the parts that are not asked for, and of
-learning the arms and seeds that are not.  On one CPU core the first three take some minutes, learning about an hour and
+learning the arms and seeds that are not.  On one CPU core the first four take some minutes, learning about an hour and
 a half, collective half an hour.
 """
 
@@ -15,6 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -199,6 +200,33 @@ def variance(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+def cost(args: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds of the targets of 16 images of 32 x 32 pixels, the simulation of their states included.
+
+    A process of 100 steps and one of 1000 have the same mean-field target at the same cost: the law knows no number of
+    steps, and the simulation has a grid of its own, 50 Heun steps per unit of time.  The chain of a transition target
+    has the steps of its process.
+    """
+    theta0, t = textures(32, n=16, seed=5).theta, early_times((torch.arange(16) + 0.5) / 16)
+    targets = {
+        "mean field": mean_field_score_matching,
+        "transition, 100 steps": partial(transition_score_matching, steps=100),
+        "transition, 1000 steps": partial(transition_score_matching, steps=1000),
+    }
+    rows: dict[str, Any] = {}
+    for name in ("global", "radius 4"):
+        process = KuramotoProcess.for_shape((1, 32, 32), coupling=COUPLINGS[name])
+        for target, objective in targets.items():
+            seconds = []
+            for _ in range(args.rounds):
+                began = time.process_time()
+                objective(process.equilibrium_score, process, theta0, t=t, generator=torch.Generator().manual_seed(0))
+                seconds.append(time.process_time() - began)
+            rows.setdefault(name, {})[target] = round(sorted(seconds)[len(seconds) // 2], 3)
+        print(f"{name}: " + ", ".join(f"{target} {x} s" for target, x in rows[name].items()))
+    return rows
+
+
 LONG = 100  # steps of sampling: more for the first seed only
 EVALUATIONS = 40  # of the network in a step of training
 SAMPLES = 384  # of each sampler, to see what a collective weight does
@@ -344,7 +372,7 @@ def collective(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
-PARTS = {part.__name__: part for part in (moments, orthogonality, variance, learning, collective)}
+PARTS = {part.__name__: part for part in (moments, orthogonality, variance, cost, learning, collective)}
 
 
 def main() -> None:
