@@ -1,18 +1,21 @@
 """What the objectives are worth: the closure against simulation, orthogonality, variances, and learning.
 
-    python benchmarks/objectives.py moments orthogonality variance learning
+    python benchmarks/objectives.py moments orthogonality variance cost learning collective
 
-prints tables and writes benchmarks/results/objectives.json, which keeps the parts that are not asked for.  On one CPU
-core the first three take some minutes, learning about an hour and a half.
+prints tables and writes benchmarks/results/objectives.json, which keeps the parts that are not asked for, and of
+learning the arms and seeds that are not.  On one CPU core the first four take some minutes, learning about an hour and
+a half, collective half an hour.
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +33,7 @@ from kodm_lite import (
     sample,
 )
 from kodm_lite.data import textures
-from kodm_lite.fluctuation import Fluctuation, calibrate_fluctuation, mean_field_score, shared_fluctuation
+from kodm_lite.fluctuation import calibrate_fluctuation, linear_fluctuation, mean_field_score
 from kodm_lite.mean_field import mean_field_law
 from kodm_lite.metrics import TextureFeatures, class_shares, frechet_texture_distance
 from kodm_lite.objectives import early_times, mean_field_score_matching, random_times, transition_score_matching
@@ -38,7 +41,6 @@ from kodm_lite.training import fit
 from kodm_lite.training_step import TrainingOptions
 
 RESULTS = Path(__file__).parent / "results" / "objectives.json"
-EQUILIBRIUM = Fluctuation((1.0,), (1.0,), (0.0,))  # gamma = K/D at all times
 COUPLINGS = {
     "global": GlobalCoupling(),
     "radius 1": LocalCoupling(1, "reflect"),
@@ -84,59 +86,77 @@ def transition(process: KuramotoProcess, theta0: Tensor, t: float, steps: int, g
     return theta, law.score(theta)
 
 
-def test_functions(process: KuramotoProcess, score: Tensor, law: Any, theta: Tensor, network: Score, t: Tensor):
-    """What an error of the score must be orthogonal to."""
+def test_functions(process: KuramotoProcess, law: Any, theta: Tensor, network: Score, t: Tensor, generator: Any):
+    """Functions g that an error of the score must be orthogonal to, and their derivatives d g_i / d theta_i."""
+    theta = theta.clone().requires_grad_()
+    score, random = law.score(theta), network(theta, t) - process.equilibrium_score(theta, t)
+    slope = torch.autograd.grad(score.sum(), theta)[0]  # the closure's score of a phase depends on that phase only
+    sign = 2.0 * torch.randint(0, 2, theta.shape, generator=generator) - 1  # Hutchinson's estimate of the trace
+    random_slope = sign * torch.autograd.grad((sign * random).sum(), theta)[0]
+    theta, score = theta.detach(), score.detach()
+    side = theta.shape[-1]
+    line = process.coupling.average(torch.eye(side)).expand(side, side).diagonal()
+    own = line[:, None] * line  # weight of a phase in its own neighbourhood
+    turn = torch.polar(torch.ones_like(theta), theta)
+    pull = process.coupling.average(turn - law.first_moment) * turn.conj()
     spectrum = torch.fft.fft2(score)
     spectrum[..., 2:-1, :] = 0
     spectrum[..., :, 2:-1] = 0  # wave numbers -1, 0 and 1
-    with torch.no_grad():
-        random = network(theta, t)
     return {
-        "score": score,
-        "sin": theta.sin(),
-        "sin 2": (2 * theta).sin(),
-        "neighbours": process.coupling.average(theta.sin()).expand_as(theta),
-        "network": random,
-        "box mean": process.coupling.average(score).expand_as(theta),
-        "fluctuation": shared_fluctuation(process, law, theta),
-        "lowest waves": torch.fft.ifft2(spectrum).real,
+        "score": (score, slope),
+        "sin": (theta.sin(), theta.cos()),
+        "sin 2": ((2 * theta).sin(), 2 * (2 * theta).cos()),
+        "neighbours": (process.coupling.average(theta.sin()).expand_as(theta), own * theta.cos()),
+        "network": (random.detach(), random_slope),
+        "box mean": (process.coupling.average(score).expand_as(theta), own * slope),
+        "fluctuation": (pull.imag, own - pull.real),
+        "lowest waves": (torch.fft.ifft2(spectrum).real, 9 / side**2 * slope),
     }
 
 
 def orthogonality(args: argparse.Namespace) -> dict[str, Any]:
-    """E[(transition score - s) g] over E[s_mf g'] in units that make 0 right and 1 a lost score."""
+    """E[(s_true - s) g] over E[s_mf g] in units that make 0 right, or 1 if g is a part of s_mf.
+
+    By the identity E[s_true g] = - E[div g], which needs no more than states, here of 100 Heun steps per unit of time.
+    (The score of a last Euler step of 1/100 in place of s_true would add the error of that step, up to 0.03.)
+    """
     rows: dict[str, Any] = {}
     for name, coupling in COUPLINGS.items():
         # Along the mean of a whole image there is one number per image: many small ones tell more than few large ones.
-        size, count = (8, 8192) if name == "global" else (32, 128)
+        size, count = (8, 4096) if name == "global" else (32, 128)
         process = KuramotoProcess.for_shape((1, size, size), coupling=coupling)
         generator = torch.Generator().manual_seed(1)
         theta0 = textures(size, n=count, seed=5).theta
         torch.manual_seed(0)
         network = PeriodicUNet(1, process, width=8, multipliers=(1, 1), attention=())
+        for parameter in network.parameters():
+            if not parameter.any():  # a new network has the score of equilibrium
+                torch.nn.init.normal_(parameter, std=0.3)
         times = (0.2, 0.4, 0.7, 1.0)
         measured = calibrate_fluctuation(process, theta0, times=times, generator=generator)
         for t in times:
             now, sums = torch.full((len(theta0),), t), []
+            ratios = {
+                "closure": 0.0,
+                "K/D": 1.0,
+                "linear": float(linear_fluctuation(process, now)[0]),
+                "measured": measured.ratios[times.index(t)],
+            }
+            equilibrium = process.coupling_strength.at(t) / process.diffusion.at(t)
             for _ in range(args.rounds):
-                theta, target = transition(process, theta0, t, 100, generator)
+                theta = process.simulate(theta0, t, 100, generator, method="heun")
                 law = mean_field_law(process, theta0, now)
-                closure = law.score(theta)
-                for_all = {
-                    "closure": closure,
-                    "K/D": mean_field_score(process, theta0, theta, now, EQUILIBRIUM),
-                    "linear": mean_field_score(process, theta0, theta, now),
-                    "measured": mean_field_score(process, theta0, theta, now, measured),
-                }
-                functions = test_functions(process, closure, law, theta, network, now)
+                functions = test_functions(process, law, theta, network, now, generator)
+                closure, pull = functions["score"][0], functions["fluctuation"][0]
+                for_all = {s: closure + ratio * equilibrium * pull for s, ratio in ratios.items()}
                 sums.append(
                     {
                         f: {
-                            s: torch.stack([((target - x) * g).flatten(1).mean(1), (x * g).flatten(1).mean(1),
+                            s: torch.stack([(-slope - x * g).flatten(1).mean(1), (x * g).flatten(1).mean(1),
                                             x.square().flatten(1).mean(1), g.square().flatten(1).mean(1)])
                             for s, x in for_all.items()
                         }
-                        for f, g in functions.items()
+                        for f, (g, slope) in functions.items()
                     }
                 )  # fmt: skip
             row: dict[str, Any] = {"gamma": [measured.ratios[times.index(t)], measured.errors[times.index(t)]]}
@@ -162,9 +182,9 @@ def variance(args: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, Any] = {}
     theta0 = textures(32, n=32, seed=5).theta
     for name in ("global", "radius 2"):
-        process = KuramotoProcess(COUPLINGS[name])  # the published strengths, as in the table of the book
+        process = KuramotoProcess(COUPLINGS[name])  # the published strengths; the book has those that forget
         generator = torch.Generator().manual_seed(2)
-        for t in (0.05, 0.12, 0.2, 0.3, 0.5, 0.7, 1.0):
+        for t in (0.05, 0.1, 0.16, 0.2, 0.3, 0.4, 0.6, 0.8, 1.0):
             now = torch.full((len(theta0),), t)
             sizes = {}
             for steps in (100, 1000):
@@ -180,16 +200,74 @@ def variance(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+def cost(args: argparse.Namespace) -> dict[str, Any]:
+    """CPU seconds of the targets of 16 images of 32 x 32 pixels, the simulation of their states included.
+
+    A process of 100 steps and one of 1000 have the same mean-field target at the same cost: the law knows no number of
+    steps, and the simulation has a grid of its own, 50 Heun steps per unit of time.  The chain of a transition target
+    has the steps of its process.
+    """
+    theta0, t = textures(32, n=16, seed=5).theta, early_times((torch.arange(16) + 0.5) / 16)
+    targets = {
+        "mean field": mean_field_score_matching,
+        "transition, 100 steps": partial(transition_score_matching, steps=100),
+        "transition, 1000 steps": partial(transition_score_matching, steps=1000),
+    }
+    rows: dict[str, Any] = {}
+    for name in ("global", "radius 4"):
+        process = KuramotoProcess.for_shape((1, 32, 32), coupling=COUPLINGS[name])
+        for target, objective in targets.items():
+            seconds = []
+            for _ in range(args.rounds):
+                began = time.process_time()
+                objective(process.equilibrium_score, process, theta0, t=t, generator=torch.Generator().manual_seed(0))
+                seconds.append(time.process_time() - began)
+            rows.setdefault(name, {})[target] = round(sorted(seconds)[len(seconds) // 2], 3)
+        print(f"{name}: " + ", ".join(f"{target} {x} s" for target, x in rows[name].items()))
+    return rows
+
+
 LONG = 100  # steps of sampling: more for the first seed only
 EVALUATIONS = 40  # of the network in a step of training
+SAMPLES = 384  # of each sampler, to see what a collective weight does
 SCALE = 0.5  # of the images: on the published 0.9 all arms mistake black for white
 ARMS: dict[str, dict[str, Any]] = {
     "mean_field": {"objective": "mean_field", "batch_size": 40, "weighting": "target"},
     "mean_field, early": {"objective": "mean_field", "batch_size": 40, "weighting": "early"},
+    "mean_field, collective 8": {
+        "objective": "mean_field",
+        "batch_size": 40,
+        "weighting": "target",
+        "collective_weight": 8.0,
+    },
     "transition M=1": {"objective": "transition", "batch_size": 40},  # the same number of network evaluations
     "transition M=5": {"objective": "transition", "batch_size": 8, "draws": 5},
     "transition M=1, 1000 steps": {"objective": "transition", "batch_size": 40, "simulation_steps": 1000},
 }
+
+
+SHAPE = (1, 16, 16)
+
+
+def small_problem() -> tuple[KuramotoProcess, Any, tuple[Any, ...], TextureFeatures]:
+    """Process and training images; held-out images, real ones to compare with and a yardstick; its features."""
+    data = textures(16, "train", n=8192, seed=1, scale=SCALE)
+    others = tuple(
+        textures(16, "train", n=n, seed=seed, scale=SCALE, without=(8192, 1))
+        for n, seed in ((512, 99), (512, 1000), (2048, 7))
+    )
+    return KuramotoProcess.for_shape(SHAPE), data, others, TextureFeatures(others[-1].theta, SCALE)
+
+
+def train(arm: str, seed: int, steps: int, process: KuramotoProcess, data: Any, watch: Any = None) -> tuple[Any, Any]:
+    """A small network that learned in one of the ways, and its calibration."""
+    torch.manual_seed(seed)
+    network = PeriodicUNet(1, process, width=16, multipliers=(1, 2, 2), attention=(2,))
+    options = TrainingOptions(
+        **ARMS[arm], steps=steps, decay="constant", seed=seed, log_every=steps // 20, validate_every=0
+    )
+    trained = fit(network, process, data, options, callback=watch, progress=False)
+    return trained, calibrate(trained, process, data.theta[:128], generator=torch.Generator().manual_seed(seed))
 
 
 class Watch:
@@ -211,14 +289,7 @@ class Watch:
 
 def learning(args: argparse.Namespace) -> dict[str, Any]:
     """The same small network, data and number of network evaluations with each objective."""
-    shape = (1, 16, 16)
-    process = KuramotoProcess.for_shape(shape)
-    data = textures(16, "train", n=8192, seed=1, scale=SCALE)
-    held_out, real, yardstick = (
-        textures(16, "train", n=n, seed=seed, scale=SCALE, without=(8192, 1))
-        for n, seed in ((512, 99), (512, 1000), (2048, 7))
-    )
-    features = TextureFeatures(yardstick.theta, SCALE)
+    process, data, (held_out, real, yardstick), features = small_problem()
     t = early_times(random_times(len(held_out), torch.Generator().manual_seed(0)))
 
     def held_out_errors(network: Any) -> dict[str, float]:
@@ -234,29 +305,25 @@ def learning(args: argparse.Namespace) -> dict[str, Any]:
             "transition": float((weight * (unbiased.error - unbiased.baseline)).mean()),
         }
 
+    arms = args.arms or list(ARMS)
+    before = known().get("learning", {}).get("runs", [])
     rows: dict[str, Any] = {
         "floor": frechet_texture_distance(real.theta, yardstick.theta, features),
         "scale": SCALE,
         "steps": args.steps,
-        "runs": [],
+        "runs": [run for run in before if run["arm"] not in arms or run["seed"] >= args.seeds],
     }
     for seed in range(args.seeds):
-        for arm in args.arms or ARMS:
+        for arm in arms:
             if seed and "1000" in arm:
                 continue  # long, and one is enough to see the point
             budgets = args.budgets if seed == 0 else [x for x in args.budgets if x <= LONG]
-            torch.manual_seed(seed)
-            network = PeriodicUNet(1, process, width=16, multipliers=(1, 2, 2), attention=(2,))
             watch = Watch(held_out_errors)
-            options = TrainingOptions(
-                **ARMS[arm], steps=args.steps, decay="constant", seed=seed, log_every=args.steps // 20, validate_every=0
-            )
-            trained = fit(network, process, data, options, callback=watch, progress=False)
-            calibration = calibrate(trained, process, data.theta[:128], generator=torch.Generator().manual_seed(seed))
+            trained, calibration = train(arm, seed, args.steps, process, data, watch)
             run: dict[str, Any] = {"arm": arm, "seed": seed, "curve": watch.points, "ftd": {}, "shares": {}}
             for steps in budgets:
                 theta = sample(
-                    trained, process, (512, *shape), steps=steps, calibration=calibration,
+                    trained, process, (512, *SHAPE), steps=steps, calibration=calibration,
                     generator=torch.Generator().manual_seed(seed), progress=False,
                 )  # fmt: skip
                 run["ftd"][steps] = round(frechet_texture_distance(theta, yardstick.theta, features), 3)
@@ -271,7 +338,41 @@ def learning(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
-PARTS = {part.__name__: part for part in (moments, orthogonality, variance, learning)}
+def collective(args: argparse.Namespace) -> dict[str, Any]:
+    """What a weight on the errors that all pixels share does to the samples of the flow and of the published sampler.
+
+    Of the samples: shares of the classes of images, mean and standard deviation of the images' means (radians), and the
+    Frechet texture distance.
+    """
+    process, data, (_, real, yardstick), features = small_problem()
+
+    def looks(theta: Tensor) -> dict[str, Any]:
+        means = theta.flatten(1).mean(1)
+        return {
+            "shares": [round(x, 3) for x in class_shares(theta, yardstick, features).tolist()],
+            "image mean": [round(float(means.mean()), 3), round(float(means.std()), 3)],
+            "ftd": round(frechet_texture_distance(theta, yardstick.theta, features), 3),
+        }
+
+    rows: dict[str, Any] = {"data": looks(real.theta[:SAMPLES]), "scale": SCALE, "steps": args.steps, "runs": []}
+    print(f"data: {rows['data']}", flush=True)
+    for seed in range(args.seeds):
+        for arm in ("mean_field", "mean_field, collective 8"):
+            trained, calibration = train(arm, seed, args.steps, process, data)
+            run: dict[str, Any] = {"arm": arm, "seed": seed}
+            for method, steps in itertools.product(("ode", "euler"), (25, 100)):
+                theta = sample(
+                    trained, process, (SAMPLES, *SHAPE), steps=steps, method=method, calibration=calibration,
+                    generator=torch.Generator().manual_seed(seed), progress=False,
+                )  # fmt: skip
+                run[f"{method} {steps}"] = looks(theta)
+                print(f"{arm}, seed {seed}, {method} in {steps} steps: {run[f'{method} {steps}']}", flush=True)
+            rows["runs"].append(run)
+            save("collective", rows)
+    return rows
+
+
+PARTS = {part.__name__: part for part in (moments, orthogonality, variance, cost, learning, collective)}
 
 
 def main() -> None:
@@ -287,9 +388,13 @@ def main() -> None:
         save(part, PARTS[part](args))
 
 
+def known() -> dict[str, Any]:
+    """The results of before."""
+    return json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+
+
 def save(part: str, result: dict[str, Any]) -> None:
-    known = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
-    RESULTS.write_text(json.dumps({**known, part: result}, indent=1) + "\n")
+    RESULTS.write_text(json.dumps({**known(), part: result}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -156,6 +156,9 @@ def mean_field_score_matching(
     which has hardly any noise from a phase's neighbours and vanishes where the process ends, at the scale of the
     network's head, so that by default every time counts equally.
 
+    The law knows no number of steps, and the simulation of the states has a grid of its own: a process of 100 steps and
+    one of 1000 have the same target at the same cost.
+
     Args:
         network, process, theta0, label, collective_weight, t, generator: as :func:`transition_score_matching`, but the
             default times are :func:`early_times`.

@@ -1,11 +1,14 @@
 """What phases fluctuate together: equilibrium, and collective directions, by an identity that needs no transition."""
 
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
+from kodm_lite.data import textures
 from kodm_lite.fluctuation import (
     Fluctuation,
     calibrate_fluctuation,
@@ -17,6 +20,7 @@ from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.objectives import mean_field_score_matching
 
 PI = math.pi
+RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "objectives.json"
 
 
 def seeded(seed):
@@ -94,6 +98,34 @@ def test_collective_directions_have_the_right_score_without_a_measurement(radius
     for t in (0.2, 0.4, 0.7, 1.0):
         _, (ratio, error) = along_the_neighbourhoods(process, theta0, t, None, seed=6)
         assert abs(ratio - 1) < 3 * error + 0.04 and error < 0.06
+
+
+@pytest.mark.parametrize(("radius", "size", "count"), [(None, 8, 6000), (2, 32, 160)])
+def test_collective_directions_of_textures_have_the_right_score_to_five_per_cent(radius, size, count):
+    coupling = GlobalCoupling() if radius is None else LocalCoupling(radius, "reflect")
+    process, theta0 = (
+        KuramotoProcess.for_shape((1, size, size), coupling=coupling),
+        textures(size, n=count, seed=5).theta,
+    )
+    for t in (0.4, 1.0):
+        (plain, _), (ratio, error) = along_the_neighbourhoods(process, theta0, t, None, seed=7)
+        assert abs(ratio - 1) < 0.05 and error < 0.02
+        assert plain < 0.95
+
+
+def test_the_benchmark_found_the_right_score_along_and_across_collective_directions():
+    """Eight functions, of which parts of the score have the ratio 1 and the others the correlation 0 with its error."""
+    rows = json.loads(RESULTS.read_text())["orthogonality"]
+    for name in ("global", "radius 2", "radius 4", "radius 5"):
+        for t in (0.2, 0.4, 0.7, 1.0):
+            found = {
+                function: values["linear"] for function, values in rows[name][str(t)].items() if function != "gamma"
+            }
+            for function in ("score", "box mean", "lowest waves"):
+                ratio, error = found.pop(function)
+                assert abs(ratio - 1) < 0.05 and error < 0.02
+            assert len(found) == 5
+            assert all(abs(value) < 0.01 and error < 0.004 for value, error in found.values())
 
 
 @pytest.mark.parametrize(("k", "k_ref", "d"), [(0.6, 0.9, 1.0), (3.0, 4.5, 5.0), (0.5, 0.0, 2.0), (1e-6, 1.0, 1.0)])

@@ -2,7 +2,10 @@
 
 import itertools
 import math
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,8 +13,10 @@ import torch
 from scipy.special import i0e, i1e
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
+from kodm_lite.data import textures
 from kodm_lite.fluctuation import mean_field_score
-from kodm_lite.mean_field import _phi, mean_field_law, mean_field_sample
+from kodm_lite.fokker_planck import FokkerPlanck1D
+from kodm_lite.mean_field import _phi, _series, mean_field_law, mean_field_sample
 
 PI = math.pi
 GRID = np.linspace(-PI, PI, 401)[:-1]
@@ -125,6 +130,37 @@ def test_the_score_of_a_phase_in_a_given_field_is_almost_exact(strength):
     assert errors[clock < 1.6].max(initial=0) < 0.0012
     assert errors[clock > 4].max(initial=0) < 0.0004
     assert errors[:, :2].max() < 0.0008 and np.isfinite(errors).all()
+
+
+def pulled(*modes):
+    """A density on the circle with von Mises modes (share, mean, concentration)."""
+    return lambda x: sum(
+        share * torch.exp(kappa * torch.cos(x - mean) - kappa) / (2 * PI * i0e(kappa)) for share, mean, kappa in modes
+    )
+
+
+@pytest.mark.parametrize("strength", [1.0, 2.0])
+def test_the_marginal_score_of_one_oscillator_is_right_to_one_in_a_thousand(strength):
+    """What a network would learn, E[s | theta(t)], for three laws of the start, against the Fokker-Planck equation."""
+    process = ALONE.scaled(strength)
+    starts = (torch.arange(96, dtype=torch.float64) + 0.5) * 2 * PI / 96 - PI
+    states = torch.as_tensor(GRID)
+    laws = {
+        "concentrated": pulled((1.0, 2.0, 3.0)),
+        "uniform": pulled((1.0, 0.0, 0.0)),
+        "bimodal": pulled((0.4, -2.0, 6.0), (0.6, 1.2, 8.0)),
+    }
+    exact = {name: FokkerPlanck1D(process, density) for name, density in laws.items()}
+    for t, modes in zip(TIMES, fine_modes(process, starts.reshape(1, 1, -1), TIMES), strict=True):
+        given = torch.as_tensor(density_and_slope(modes)[0][:, 0, 0])  # of each state, from each start
+        law = mean_field_law(process, starts.expand(len(states), -1), torch.full((len(states),), t))
+        score = law.score(states[:, None].expand(-1, len(starts)))
+        for name, solution in exact.items():
+            joint = given.clip(0) * laws[name](starts) * 2 * PI / len(starts)
+            density, true = joint.sum(1), solution.score(states, t)
+            assert (density - solution.density(states, t)).abs().max() < 1e-6
+            gap = (joint * score).sum(1) / density - true
+            assert float((density * gap**2).sum() / (density * true**2).sum()) ** 0.5 < 1e-3, (name, t)
 
 
 @pytest.mark.parametrize("case", SCHEDULES)
@@ -332,6 +368,44 @@ def test_strong_fields_have_short_stages_whatever_the_tolerance():
     theta0, t = random_phases(3, 1, 4, 4), torch.tensor([0.3, 0.6, 0.9])
     fine, coarse = (mean_field_law(process, theta0, t, tolerance).score(theta0) for tolerance in (1e-3, 1e-2))
     assert (fine - coarse).abs().max() < 1e-3 * fine.abs().max()
+
+
+@pytest.mark.parametrize("process", [PUBLISHED, KuramotoProcess.for_shape((1, 32, 32))], ids=["published", "forgets"])
+def test_no_density_of_a_texture_is_as_small_as_the_floor(process):
+    """The floor catches errors of the series, of which states of real images have none; they never reach it."""
+    theta0 = textures(32, n=32, seed=5).theta
+    for t in (0.2, 0.25, 0.3, 0.5, 1.0):
+        theta = process.simulate(theta0, t, 100, seeded(0), method="heun")
+        law = mean_field_law(process, theta0, torch.full((32,), t))
+        assert not bool(law.narrow.any())
+        assert float((1 + 2 * _series(law.modes, theta).real).min()) > law.floor
+        unbounded = replace(law, floor=-math.inf)
+        assert torch.equal(law.score(theta), unbounded.score(theta))
+
+
+MEMORY = """
+import torch
+from kodm_lite import GlobalCoupling, KuramotoProcess, LocalCoupling
+from kodm_lite.mean_field import mean_field_law
+
+torch.set_num_threads(1)
+peaks, t = [], torch.linspace(0.1, 1, 4)
+for side in (16, 128, 256):  # the first loads what the others need
+    theta = 3 * torch.rand(4, 1, side, side)
+    mean_field_law(KuramotoProcess({coupling}), theta, t).score(theta)
+    status = open("/proc/self/status").read()
+    peaks.append(status.split("VmHWM:")[1].split()[0])
+print(*peaks)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="Linux alone tells the peak of a new process")
+@pytest.mark.parametrize("coupling", ["GlobalCoupling()", "LocalCoupling(4)"])
+def test_memory_is_linear_in_the_number_of_pixels(coupling):
+    command = [sys.executable, "-c", MEMORY.format(coupling=coupling)]
+    output = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    before, small, large = map(int, output.split())
+    assert 2 < (large - before) / (small - before) < 6  # four times the pixels
 
 
 @pytest.mark.parametrize("tolerance", [0.0, 0.1, math.nan])
