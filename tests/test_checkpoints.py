@@ -777,3 +777,23 @@ def test_the_shipped_models_of_textures_are_what_book_and_cards_say(name):
     assert metrics["images"] == 2048 and max(row["ftd"]) <= (1.0 if name == "textures-32" else 1.1)
     assert all(abs(share - 1 / 3) <= 0.08 for shares in row["shares"] for share in shares)
     assert max(metrics["samplers"]["ode"]["25"]["ftd"]) <= 2 * min(row["ftd"])
+    assert card["licence"] and card["limits"]
+
+
+def test_three_trainings_of_textures_pass_the_bar_and_the_prior_is_no_bottleneck():
+    metrics = load_pretrained("textures-32").card["metrics"]
+    rows = metrics["trainings"]
+    assert {(row["seed"], row["step"]) for row in rows} >= {(seed, step) for seed in range(3) for step in (5500, 6000)}
+    for row in rows:
+        assert row["images"] == 2048 and row["ftd"] <= 1.0
+        assert all(abs(share - 1 / 3) <= 0.08 for share in row["shares"])
+    (true_start,), (prior,) = metrics["true_start"]["ftd"], metrics["samplers"]["ode"]["25"]["ftd"]
+    assert metrics["true_start_steps"] == 25 and abs(true_start / prior - 1) < 0.2
+    comparison = metrics["comparison"]
+    assert {"ode", "hybrid", "ancestral", "adams", "euler", "pc"} <= comparison["samplers"].keys()
+    assert all(len(run["ftd"]) == 3 for runs in comparison["samplers"].values() for run in runs.values())
+
+
+def test_models_that_ship_are_small():
+    files = list(Path(checkpoints.__file__).with_name("pretrained").glob("*.safetensors"))
+    assert files and max(file.stat().st_size for file in files) < 8e6
