@@ -456,7 +456,7 @@ def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
     fails(capsys, ["train", "folder", tmp_path / "empty"], "no files")
     fails(capsys, ["train", "folder", photographs, "--size", "7"], "multiple of 2", "try --size 8")
     fails(capsys, ["train", "folder", photographs / "cats", "--size", "8", "--classes"], "images without classes")
-    assert "steps: got 0" in usage_error(capsys, ["train", "folder", str(photographs), "--steps", "0"])
+    assert "steps: got -1" in usage_error(capsys, ["train", "folder", str(photographs), "--steps", "-1"])
     assert "--steps" in usage_error(capsys, ["train", "folder", str(photographs), "--stpes", "3"])
     (tmp_path / "file").touch()
     assert train_folder(photographs, tmp_path / "file" / "run") == 1

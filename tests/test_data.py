@@ -131,5 +131,5 @@ def test_no_image_to_measure_on_is_one_that_was_learned_from():
     assert len(learned) > 20_000  # some places are drawn twice
     measured = [crop.numpy().tobytes() for crop in recipe.images("test", 1024).theta]
     assert not learned & set(measured)
-    plain = [crop.numpy().tobytes() for crop in textures(32, n=1024, seed=99).theta]
+    plain = [crop.numpy().tobytes() for crop in textures(32, n=1024, seed=99, scale=recipe.scale).theta]
     assert len(learned & set(plain)) > 200  # a quarter of all places were learned from
