@@ -720,7 +720,7 @@ def test_the_model_file_is_the_network_with_its_card(tmp_path):
     assert model.process == PROCESS and model.shape == (1, 4, 4) and model.scale == 0.9
     card = model.card
     assert card["data"] == "noise" and card["images"] == 12 and card["step"] == 30 and card["device"] == "cpu"
-    assert card["options"] == json.loads(json.dumps(asdict(replace(OPTIONS, shards=2))))
+    assert card["options"] == json.loads(json.dumps(asdict(replace(OPTIONS, shards=2, weighting="early"))))
     assert 0 < card["minutes"] < 1 and card["versions"]["torch"] == torch.__version__
     assert [entry["step"] for entry in card["validations"]] == [10, 20, 30]
     assert card["validations"][2].keys() == {"step", "loss", "gain", "collective_gain", "order_gain"}
