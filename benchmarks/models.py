@@ -37,9 +37,7 @@ from kodm_lite.recipes.images import TEXTURE_CROPS
 
 RESULTS = Path(__file__).parent / "results"
 PLAN = ("ode:25", "ode:100", "ode:10", "hybrid:25", "euler:25")
-LIMITS = (
-    "32 x 32 pixels, three photographs; rare crops of them, such as one bright blade of grass, are missing"
-)
+LIMITS = "32 x 32 pixels, three photographs; rare crops of them, such as one bright blade of grass, are missing"
 
 
 class Yardstick:

@@ -31,8 +31,7 @@ def main() -> None:
     parser.add_argument("-n", type=int, default=512)
     parser.add_argument("--steps", type=int, nargs="+", default=[25])
     args = parser.parse_args()
-    path = args.model / "model.safetensors" if args.model.is_dir() else args.model
-    model = checkpoints.load(path)
+    model = checkpoints.load(checkpoints.find(args.model))
     recipe = recipe_of(args.data, model.shape[-1], model.shape[0], scale=model.scale)
     real, seen = recipe.images("test", 2 * args.n), recipe.images("train", COMPARED)
     calibration = model.calibration or calibrate(

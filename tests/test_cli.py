@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -450,6 +451,14 @@ def test_errors_of_sampling(capsys, models, grey, tmp_path):
         assert "For full helptext" in usage_error(capsys, words)
 
 
+def test_a_warning_is_a_note_without_a_line_of_code(capsys, photographs, tmp_path, tiny_recipes):
+    shutil.copytree(photographs, tmp_path / "images")
+    (tmp_path / "images" / "cats" / "broken.png").write_text("no image")
+    assert train_folder(tmp_path / "images", tmp_path / "out", "--steps", "0", "--skip-broken") == 0
+    err = capsys.readouterr().err
+    assert "kodm-lite: note: left out 1 of " in err and ".py:" not in err and "warnings.warn" not in err
+
+
 def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
     (tmp_path / "empty").mkdir()
     fails(capsys, ["train", "folder", tmp_path / "missing"], "does not exist")
@@ -702,6 +711,15 @@ def test_evaluate_refuses_images_on_another_scale(capsys, tmp_path):
     checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), 0.9, None, {}))
     assert cli.main(["evaluate", str(tmp_path / "m.safetensors"), "--data", "fingerprints-32", "-n", "20"]) == 1
     assert "data: got images of scale 0.5, expected 0.9" in capsys.readouterr().err
+
+
+def test_evaluate_refuses_a_folder_of_images_for_a_model_of_angles(capsys, photographs, tmp_path):
+    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 8, 8), 1.0, None, {}))
+    fails(
+        capsys,
+        ["evaluate", tmp_path / "m.safetensors", "--data", photographs, "-n", "2"],
+        "data: got images of scale 0.9, expected 1.0",
+    )
 
 
 @pytest.mark.parametrize(

@@ -72,14 +72,13 @@ def main(args: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after a help text, with status 0, and after a command that cannot be understood, with status 2.
     """
-    shown = warnings.showwarning
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
     try:
-        warnings.showwarning = _note
         try:
-            tyro.cli(Program, prog="kodm-lite", description=DESCRIPTION, args=args, config=markers).command.run()
+            with warnings.catch_warnings():
+                warnings.showwarning = _note
+                tyro.cli(Program, prog="kodm-lite", description=DESCRIPTION, args=args, config=markers).command.run()
         finally:
-            warnings.showwarning = shown
             sys.stdout.flush()  # here, where an error of it is caught
     except TrainingInterrupted as stopped:
         print(stopped, file=sys.stderr)
@@ -98,10 +97,9 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _note(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    """Say what this package or a library warns of, without the line of code that comes with it in Python."""
-    if issubclass(category, UserWarning):  # others are for programmers
-        print(f"kodm-lite: note: {message}", file=sys.stderr)
+def _note(message: Warning | str, *_: object, **__: object) -> None:
+    """Say what there is a warning of, without the line of code that comes with it in Python."""
+    print(f"kodm-lite: note: {message}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:

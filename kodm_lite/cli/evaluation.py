@@ -74,7 +74,8 @@ class Evaluate:
         model = checkpoints.load(checkpoints.find(self.model), device)
         if len(model.shape) != 3:
             raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
-        recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops, model.scale)
+        scale = min(model.scale, 0.9)  # of a folder's images, which have grey values and not all angles
+        recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops, scale)
         real, train = recipe.images("test", 2 * self.n), recipe.images("train", COMPARED)
         if tuple(real.theta.shape[1:]) != tuple(model.shape):
             raise ValueError(
