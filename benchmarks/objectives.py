@@ -1,10 +1,10 @@
 """What the objectives are worth: the closure against simulation, orthogonality, variances, and learning.
 
-    python benchmarks/objectives.py moments orthogonality variance cost learning collective
+    python benchmarks/objectives.py moments orthogonality variance cost learning judge collective shared_noise
 
 prints tables and writes benchmarks/results/objectives.json, which keeps the parts that are not asked for, and of
-learning the arms and seeds that are not.  On one CPU core the first four take some minutes, learning about an hour and
-a half, collective half an hour.
+learning the arms and seeds that are not; networks go to --weights, where judge finds them.  On one CPU core the first
+four take some minutes, learning about three hours, judge some minutes, collective and shared_noise half an hour each.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kodm_lite import (
     GlobalCoupling,
@@ -30,7 +31,9 @@ from kodm_lite import (
     PeriodicUNet,
     WrappedNormal,
     calibrate,
+    checkpoints,
     sample,
+    wrap,
 )
 from kodm_lite.data import textures
 from kodm_lite.fluctuation import calibrate_fluctuation, linear_fluctuation, mean_field_score
@@ -227,7 +230,6 @@ def cost(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
-LONG = 100  # steps of sampling: more for the first seed only
 EVALUATIONS = 40  # of the network in a step of training
 SAMPLES = 384  # of each sampler, to see what a collective weight does
 SCALE = 0.5  # of the images: on the published 0.9 all arms mistake black for white
@@ -317,11 +319,12 @@ def learning(args: argparse.Namespace) -> dict[str, Any]:
         for arm in arms:
             if seed and "1000" in arm:
                 continue  # long, and one is enough to see the point
-            budgets = args.budgets if seed == 0 else [x for x in args.budgets if x <= LONG]
             watch = Watch(held_out_errors)
             trained, calibration = train(arm, seed, args.steps, process, data, watch)
+            model = checkpoints.Model(trained, process, SHAPE, SCALE, calibration, {"arm": arm, "seed": seed})
+            checkpoints.save(network_file(args.weights, arm, seed), model)
             run: dict[str, Any] = {"arm": arm, "seed": seed, "curve": watch.points, "ftd": {}, "shares": {}}
-            for steps in budgets:
+            for steps in args.budgets:
                 theta = sample(
                     trained, process, (512, *SHAPE), steps=steps, calibration=calibration,
                     generator=torch.Generator().manual_seed(seed), progress=False,
@@ -336,6 +339,56 @@ def learning(args: argparse.Namespace) -> dict[str, Any]:
                 flush=True,
             )
     return rows
+
+
+def network_file(folder: Path, arm: str, seed: int) -> Path:
+    return folder / f"{''.join(c if c.isalnum() else '-' for c in arm)}-{seed}.safetensors"
+
+
+def judge(args: argparse.Namespace) -> dict[str, Any]:
+    r"""By how many nats the networks of learning are further from the true score than that of mean-field matching.
+
+    The error of a score, weighted by dV / 2 and summed over pixels, bounds the divergence of the samples from the data.
+    Regression on transitions measures it but for a constant, which is the same for all networks and hence not in their
+    differences, pair by pair on the same states; no closure has a part in it.  Regression on mean-field scores, beside
+    it, has to give the same differences, with less noise.
+    """
+    process, batch, rows = KuramotoProcess.for_shape(SHAPE), 512, {}
+    data = textures(16, "train", n=args.judges, seed=77, scale=SCALE, without=(8192, 1)).theta
+    generator = torch.Generator().manual_seed(11)
+    for seed in range(args.seeds):
+        files = {arm: network_file(args.weights, arm, seed) for arm in ARMS}
+        networks = {arm: checkpoints.load(path).network.eval() for arm, path in files.items() if path.exists()}
+        if "mean_field" not in networks:
+            continue
+        sums: dict[str, dict[str, list[Tensor]]] = {arm: {"transition": [], "mean field": []} for arm in networks}
+        for theta0 in data.split(batch):
+            u = random_times(len(theta0), generator)
+            t = early_times(u)
+            before = (t - 0.01).clamp(min=0)
+            theta = process.simulate(theta0, before, 200, generator, method="heun")
+            scale = (process.clock(t) - process.clock(before)).sqrt()[:, None, None, None]
+            law = WrappedNormal(theta + process.step_drift(theta, before, t), scale)
+            theta = law.sample(generator=generator)
+            targets = {"transition": law.score(theta), "mean field": mean_field_score(process, theta0, theta, t)}
+            weight = process.diffusion.at(t) * 2 * u  # dV / 2 = D dt, and t = u^2
+            with torch.no_grad():
+                scores = {arm: network(theta, t) for arm, network in networks.items()}
+            first = scores["mean_field"]
+            for arm, score in scores.items():
+                for name, target in targets.items():
+                    excess = (score - first) * (score + first - 2 * target)
+                    sums[arm][name].append(weight * excess.flatten(1).sum(1))
+        for arm in networks:
+            if arm == "mean_field":
+                continue
+            row = {}
+            for name, parts in sums[arm].items():
+                excess = torch.cat(parts)
+                row[name] = [round(float(excess.mean()), 3), round(float(excess.std()) / len(excess) ** 0.5, 3)]
+            rows.setdefault(arm, {})[str(seed)] = row
+            print(f"{arm}, seed {seed}, nats per image more than mean_field: {row}", flush=True)
+    return {"images": args.judges, "excess": rows}
 
 
 def collective(args: argparse.Namespace) -> dict[str, Any]:
@@ -372,7 +425,98 @@ def collective(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
-PARTS = {part.__name__: part for part in (moments, orthogonality, variance, cost, learning, collective)}
+class SharedNoise(KuramotoProcess):
+    r"""The same drift, but every step's kicks share a part: covariance v (I + (c/N) 1 1^T) in place of v I.
+
+    The mean of all N phases diffuses 1 + c times as fast, and every single one 1 + c/N times.
+    """
+
+    c: float = 0.0
+
+    def along_mean(self, x: Tensor, power: float) -> Tensor:
+        """(I + (c/N) 1 1^T)^power x."""
+        return x + ((1 + self.c) ** power - 1) * x.flatten(1).mean(1)[:, None, None, None]
+
+    def advance_heun(self, theta: Tensor, noise: Tensor, t0: Any, t1: Any) -> Tensor:
+        return super().advance_heun(theta, self.along_mean(noise, 0.5), t0, t1)
+
+
+def shared_noise(args: argparse.Namespace) -> dict[str, Any]:
+    """Whether noise shared by all pixels makes the common direction easier to learn: transitions, flow and Euler.
+
+    The score of a transition has a closed form also here (on the line; the standard deviation of a step is 0.5 at
+    most), and the weight of its error is that of the likelihood, v e^T (I + (c/N) 1 1^T) e.  No Gibbs law is
+    stationary: samples start from simulated states.
+    """
+    base, data, (_, real, yardstick), features = small_problem()
+    rows: dict[str, Any] = {"floor": round(frechet_texture_distance(real.theta, yardstick.theta, features), 3)}
+    rows |= {"steps": args.steps, "runs": []}
+    for seed, c in itertools.product(range(args.seeds), (0.0, 15.0, 255.0)):
+        process = SharedNoise(GlobalCoupling(), base.coupling_strength, base.reference_strength, base.diffusion)
+        object.__setattr__(process, "c", c)
+        torch.manual_seed(seed)
+        network: Any = PeriodicUNet(1, base, width=16, multipliers=(1, 2, 2), attention=(2,))
+        average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.998))
+        optimizer = torch.optim.AdamW(network.parameters(), weight_decay=0.0)
+        for step in range(args.steps):
+            theta0 = data.theta[torch.randint(len(data), (EVALUATIONS,))]
+            t = random_times(EVALUATIONS)
+            before = (t - 0.01).clamp(min=0)
+            theta = process.simulate(theta0, before, 50, method="heun")
+            variance = (process.clock(t) - process.clock(before))[:, None, None, None]
+            noise = torch.randn_like(theta)
+            theta = theta + process.step_drift(theta, before, t) + variance.sqrt() * process.along_mean(noise, 0.5)
+            error = variance.sqrt() * network(theta, t) + process.along_mean(noise, -0.5)
+            loss = (error * process.along_mean(error, 1.0)).mean()
+            for group in optimizer.param_groups:
+                group["lr"] = 1e-3 * min(1.0, (step + 1) / 100)
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+            average.update_parameters(network)
+        run: dict[str, Any] = {"seed": seed, "c": c}
+        for method in ("flow", "euler"):
+            torch.manual_seed(seed)
+            theta = process.simulate(real.theta, 1.0, 100, method="heun")
+            theta = reverse(average.eval(), process, theta, 100 if method == "euler" else 50, method == "euler")
+            run[method] = {
+                "ftd": round(frechet_texture_distance(theta, yardstick.theta, features), 3),
+                "shares": [round(x, 3) for x in class_shares(theta, yardstick, features).tolist()],
+            }
+        rows["runs"].append(run)
+        save("shared_noise", rows)
+        print(f"c = {c:3.0f}, seed {seed}: {run}", flush=True)
+    return rows
+
+
+@torch.no_grad()
+def reverse(network: Any, process: SharedNoise, theta: Tensor, steps: int, noisy: bool) -> Tensor:
+    """Back from t = 1 by Euler steps of the reverse SDE, or by steps of Heun's method of the probability flow."""
+    times = [k / steps for k in range(steps, 0, -1)]
+
+    def move(theta: Tensor, t: float, t0: float, t1: float) -> Tensor:
+        share = 1.0 if noisy else 0.5
+        variance = process.clock(t0) - process.clock(t1)
+        score = network(theta, torch.full((len(theta),), t))
+        return share * variance * process.along_mean(score, 1.0) - process.step_drift(theta, t1, t0)
+
+    for t in times:
+        end = max(t - 1 / steps, 0.0)
+        step = move(theta, t, t, end)
+        if noisy:
+            variance = process.clock(t) - process.clock(end)
+            theta = theta + step + variance**0.5 * process.along_mean(torch.randn_like(theta), 0.5)
+        elif end > 0.02:
+            theta = theta + 0.5 * (step + move(theta + step, end, t, end))
+        else:  # where the score is steep and the network is not asked
+            theta = theta + step
+    return wrap(theta)
+
+
+PARTS = {
+    part.__name__: part for part in (moments, orthogonality, variance, cost, learning, judge, collective, shared_noise)
+}
 
 
 def main() -> None:
@@ -382,6 +526,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=2500, help="of each training")
     parser.add_argument("--seeds", type=int, default=3, help="of each training")
     parser.add_argument("--budgets", type=int, nargs="+", default=[25, 100, 1000], help="steps of sampling")
+    parser.add_argument("--weights", type=Path, default=Path("_build/objectives"), help="folder of trained networks")
+    parser.add_argument("--judges", type=int, default=16384, help="images to judge them by")
     parser.add_argument("--arms", nargs="+", choices=list(ARMS), help="what to learn from; by default all")
     args = parser.parse_args()
     for part in args.parts:

@@ -97,7 +97,7 @@ def shared_fluctuation(process: KuramotoProcess, law: MeanFieldLaw, theta: Tenso
 
 
 def _fluctuating_pull(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor) -> Tensor:
-    turn = torch.polar(torch.ones_like(theta), theta)
+    turn = torch.complex(theta.cos(), theta.sin())
     return process.coupling.average(turn - law.first_moment) * turn.conj()
 
 

@@ -21,6 +21,7 @@ from torch import Tensor
 from kodm_lite.circular import wrap
 from kodm_lite.fluctuation import Fluctuation, linear_fluctuation, mean_field_score, shared_fluctuation
 from kodm_lite.kernels import WrappedNormal
+from kodm_lite.kuramoto import drift_in_field
 from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators, normal, uniform
@@ -185,8 +186,8 @@ def mean_field_score_matching(
     law = mean_field_law(process, theta0, t, COARSEST)  # the error of the best network is far larger
     now = t.to(theta)
     diffusion = per_image(process.diffusion.at(now), theta)
-    turn = torch.polar(torch.ones_like(theta), -theta)
-    target = law.score(theta) - (law.field * turn).imag / diffusion
+    pull = drift_in_field(theta.sin(), theta.cos(), law.field.real, law.field.imag)
+    target = law.score(theta) - pull / diffusion
     ratio = linear_fluctuation(process, now) if fluctuation is None else fluctuation.at(now)
     excess = per_image((ratio - 1) * process.coupling_strength.at(now), theta) / diffusion
     target = target + excess * shared_fluctuation(process, law, theta)

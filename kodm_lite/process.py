@@ -109,11 +109,10 @@ class KuramotoProcess:
         """
         if not clock > 0:
             raise ValueError(f"clock: got {clock}, expected a positive number; try 3")
-        early, late = 0.0, 1.0
-        for _ in range(60):  # V never falls: halving finds it to the last digit
-            middle = 0.5 * (early + late)
-            early, late = (middle, late) if self.clock(middle) < clock else (early, middle)
-        return late
+        start, slope = self.diffusion.start, self.diffusion.end - self.diffusion.start
+        if self.clock(1.0) <= clock:
+            return 1.0
+        return clock / (start + math.sqrt(start**2 + slope * clock))  # V = 2 start t + slope t^2
 
     def equilibrium_score(self, theta: Tensor, t: Tensor | float) -> Tensor:
         """Drift over diffusion at time t: the score of the Gibbs law that frozen rates lead to; needs D(t) > 0."""
@@ -145,15 +144,15 @@ class KuramotoProcess:
 
     def advance(self, theta: Tensor, noise: Tensor, t0: Tensor | float, t1: Tensor | float) -> Tensor:
         """One Euler-Maruyama step with given standard normal ``noise``, not wrapped: the hot path, nothing checked."""
-        std = per_image((2 * self.diffusion.integral(t0, t1)) ** 0.5, theta)
-        return theta + self.step_drift(theta, t0, t1) + std * noise
+        coupling, reference, variance = self.coefficients(t0, t1)
+        return theta + self._displacement(theta, coupling, reference) + per_image(variance**0.5, theta) * noise
 
     def advance_heun(self, theta: Tensor, noise: Tensor, t0: Tensor | float, t1: Tensor | float) -> Tensor:
         """One step of Heun's method: the drift is averaged over both ends, which is of second order in law."""
-        std = per_image((2 * self.diffusion.integral(t0, t1)) ** 0.5, theta)
-        drift = self.step_drift(theta, t0, t1)
-        end = theta + drift + std * noise
-        return end + 0.5 * (self.step_drift(end, t0, t1) - drift)
+        coupling, reference, variance = self.coefficients(t0, t1)
+        drift = self._displacement(theta, coupling, reference)
+        end = theta + drift + per_image(variance**0.5, theta) * noise
+        return end + 0.5 * (self._displacement(end, coupling, reference) - drift)
 
     def forward_step(self, theta: Tensor, t0: float, t1: float, generator: Generators = None) -> Tensor:
         """A draw of theta(t1) given theta(t0): wrapped normal around theta + drift.  Phases in [-pi, pi).
