@@ -9,6 +9,7 @@ of the card's peak that the network's arithmetic reaches (give the peak with --p
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import platform
 import subprocess
@@ -25,7 +26,9 @@ from torch.utils.flop_counter import FlopCounterMode
 from kodm_lite import GlobalCoupling, KuramotoProcess, LocalCoupling, PeriodicUNet
 from kodm_lite.data import textures
 from kodm_lite.networks import SIZES
-from kodm_lite.objectives import mean_field_score_matching, random_times, transition_score_matching
+from kodm_lite.objectives import random_times
+from kodm_lite.training import accelerator
+from kodm_lite.training_step import Batches, Learner, TrainingOptions, check_examples
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 
@@ -42,51 +45,48 @@ def fastest(call: Callable[[], Any], device: torch.device, rounds: int) -> float
     return min(times[2:])
 
 
-def training(size: str, batch: int, device: torch.device, rounds: int, coupling: Any) -> dict[str, Any]:
-    """Seconds of a training step, of the network's part of it, and of the two objectives."""
-    process = KuramotoProcess.for_shape((1, 32, 32), coupling=coupling)
-    network: Any = PeriodicUNet(1, process, **SIZES[size]).to(device)
-    call = torch.compile(network) if device.type == "cuda" else network
-    theta0 = textures(32, n=batch).theta.to(device)
-    t = random_times(batch).to(device)
+def step_and_network(learner: Learner, batches: Batches, device: torch.device, rounds: int) -> tuple[float, float]:
+    """Seconds of a training step, with all that belongs to it, and of the network's forward and backward pass."""
+    steps, theta = itertools.count(), batches.shard(0, 0).theta0
+    t = random_times(len(theta)).to(device)
 
-    def autocast() -> torch.autocast:
-        return torch.autocast(device.type, torch.bfloat16)
+    def step() -> None:
+        k = next(steps)
+        learner.update(k, [batches.shard(k, 0)])
 
-    def bare() -> None:
-        with autocast():
-            score = call(theta0, t)
+    def network() -> None:
+        with torch.autocast(device.type, torch.bfloat16):
+            score = learner.model(theta, t)
         score.square().mean().backward()
-        network.zero_grad()
 
-    def step(objective: Callable[..., Any], **options: Any) -> Callable[[], None]:
-        def run() -> None:
-            with autocast():
-                loss = objective(call, process, theta0, **options)
-            loss.loss.backward()
-            network.zero_grad()
+    # In turns, so that what else the machine does in the meantime meets both.
+    times = [(fastest(step, device, 3), fastest(network, device, 3)) for _ in range(rounds)]
+    return min(whole for whole, _ in times), min(part for _, part in times)
 
-        return run
 
+def training(size: str, batch: int, device: torch.device, rounds: int, coupling: Any) -> dict[str, Any]:
+    """What a training step costs with each objective, at 100 simulation steps, and the network's part of it."""
+    process = KuramotoProcess.for_shape((1, 32, 32), coupling=coupling)
+    network: Any = PeriodicUNet(1, process, **SIZES[size])
+    examples = check_examples("data", textures(32, n=8 * batch), network, process)
+    whole, part = {}, {}
+    for name in ("mean_field", "transition"):
+        options = TrainingOptions(batch_size=batch, objective=name, precision="bf16", compile=device.type == "cuda")
+        learner = Learner(network, process, options, accelerator("bf16"))
+        whole[name], part[name] = step_and_network(learner, Batches(examples, options, device), device, rounds)
+    bare = min(part.values())
     with FlopCounterMode(display=False) as counter:
-        network(theta0[:1], t[:1]).sum().backward()
-    seconds = {
-        "network": fastest(bare, device, rounds),
-        "mean_field": fastest(step(mean_field_score_matching), device, rounds),
-        "transition": fastest(step(transition_score_matching, steps=100), device, rounds),
-    }
+        network(examples.theta[:1], torch.ones(1)).sum().backward()
     row: dict[str, Any] = {
         "size": size,
         "coupling": type(coupling).__name__,
         "batch": batch,
         "parameters": sum(p.numel() for p in network.parameters()),
         "gflop_per_image": round(counter.get_total_flops() / 1e9, 3),
-        "seconds": {key: round(value, 4) for key, value in seconds.items()},
-        "images_per_second": round(batch / seconds["mean_field"], 1),
-        "outside_the_network": {
-            key: round(1 - seconds["network"] / seconds[key], 3) for key in ("mean_field", "transition")
-        },
-        "network_tflops": round(counter.get_total_flops() * batch / seconds["network"] / 1e12, 3),
+        "seconds": {key: round(value, 4) for key, value in {"network": bare, **whole}.items()},
+        "images_per_second": {name: round(batch / value, 1) for name, value in whole.items()},
+        "outside_the_network": {name: round(1 - part[name] / whole[name], 3) for name in whole},
+        "network_tflops": round(counter.get_total_flops() * batch / bare / 1e12, 3),
     }
     if device.type == "cuda":
         row["memory_gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 2)

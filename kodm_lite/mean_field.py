@@ -393,4 +393,3 @@ def _has_constant_ratios(process: KuramotoProcess) -> bool:
     noise = process.diffusion
     strengths = (process.coupling_strength, process.reference_strength)
     return all(math.isclose(s.start * noise.end, s.end * noise.start, rel_tol=1e-9) for s in strengths)
-

@@ -156,7 +156,7 @@ class _Run:
         folder: Path | None,
         callback: Callback | None,
     ):
-        self.accelerator = _accelerator(options.precision)
+        self.accelerator = accelerator(options.precision)
         self.device, processes = self.accelerator.device, self.accelerator.num_processes
         self.options = options = options.for_processes(processes)
         self.own_shards = range(options.shards)[self.accelerator.process_index :: processes]
@@ -332,7 +332,8 @@ class _Run:
             self.callback(line, self.learner.average)
 
 
-def _accelerator(precision: str) -> Any:
+def accelerator(precision: str) -> Any:
+    """What knows the device, the other processes and the precision of a training."""
     from accelerate import Accelerator  # type: ignore[import-untyped]  # here, because it takes a second
     from accelerate.state import AcceleratorState  # type: ignore[import-untyped]
 

@@ -344,6 +344,27 @@ def test_images_depend_on_their_seed_and_not_on_number_or_chunk(grey, tmp_path):
     assert apart(a, d) > 1e-3
 
 
+MEMORY = """
+import sys
+from kodm_lite import cli
+
+peaks = []
+for n in ("256", "10000"):
+    cli.main([*sys.argv[1:], "-n", n, "--out", n + ".npz"])
+    peaks.append(open("/proc/self/status").read().split("VmHWM:")[1].split()[0])
+print(*peaks)
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/status"), reason="the peak of the memory is read from /proc")
+def test_ten_thousand_images_take_the_memory_of_one_chunk_and_of_themselves(grey, tmp_path):
+    words = [sys.executable, "-c", MEMORY, "sample", grey, "--method", "euler", "--steps", "1"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=True)
+    few, many = (int(peak) for peak in done.stdout.split()[-2:])
+    assert phases(tmp_path / "10000.npz").shape == (10_000, 1, 8, 8)
+    assert many - few < 40_000, "kB; the images are 2500"
+
+
 def test_a_folder_gets_one_file_for_each_image(models, tmp_path):
     out = tmp_path / "new" / "images"
     words = ["sample", str(models / "rgb.safetensors"), *QUICK]
