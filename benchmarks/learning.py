@@ -72,7 +72,7 @@ def training(size: str, batch: int, device: torch.device, rounds: int, coupling:
     whole, part = {}, {}
     for name in ("mean_field", "transition"):
         options = TrainingOptions(batch_size=batch, objective=name, precision="bf16", compile=device.type == "cuda")
-        learner = Learner(network, process, options, accelerator("bf16"))
+        learner = Learner(network, process, options, accelerator("bf16"), examples)
         whole[name], part[name] = step_and_network(learner, Batches(examples, options, device), device, rounds)
     bare = min(part.values())
     with FlopCounterMode(display=False) as counter:

@@ -161,7 +161,7 @@ class _Run:
         self.options = options = options.for_processes(processes)
         self.own_shards = range(options.shards)[self.accelerator.process_index :: processes]
         self.process, self.data, self.folder, self.callback = process, train, folder, callback
-        self.learner = Learner(network, process, options, self.accelerator)
+        self.learner = Learner(network, process, options, self.accelerator, train)
         self.batches = Batches(train, options, self.device)
         self.held_out = held_out and Batches(held_out, options, self.device)
         self.step = 0

@@ -12,7 +12,7 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from kodm_lite.data.protocol import PhaseData
 from kodm_lite.euclidean import EuclideanDiffusion, noise_prediction
+from kodm_lite.fluctuation import Fluctuation, calibrate_fluctuation
 from kodm_lite.models import Process
 from kodm_lite.objectives import (
     Loss,
@@ -35,6 +36,7 @@ from kodm_lite.training_state import table
 __all__ = ["OBJECTIVES", "Batch", "Batches", "Examples", "Learner", "TrainingOptions", "check_examples"]
 
 RESIDENT_BYTES = 2**32  # of data that a GPU holds all the time; images of larger sets come batch by batch
+MEASURED = 256  # images that tell how the field fluctuates
 NO_LABEL = 0.1  # share of images whose label is left out, so that the network also learns to do without
 ORDER, BATCH, NOISE, HELD_OUT = range(4)  # what random numbers are for: streams that never meet
 
@@ -62,6 +64,8 @@ class TrainingOptions:
         weighting: weight of the times, see kodm_lite.objectives; by default what serves samples best: "early" with the
             mean-field objective, "target" with transitions.
         collective_weight: weight of errors that all pixels share.
+        fluctuation: the fluctuation of the field in the mean-field objective: by "linear" theory, or "measured" on
+            simulated states of some images before the first step, for phases far from the reference.
         precision: "bf16" computes the network in 16 bits where that is safe; weights stay float32.
         compile: compile the network, which takes a minute and pays on GPUs.
         seed: of everything random.
@@ -90,6 +94,7 @@ class TrainingOptions:
     simulation_steps: int = STEPS
     weighting: Weighting | None = None
     collective_weight: float = 0.0
+    fluctuation: Literal["linear", "measured"] = "linear"
     precision: Literal["float32", "bf16"] = "float32"
     compile: bool = False
     seed: int = 0
@@ -116,6 +121,11 @@ class TrainingOptions:
         if self.objective == "transition" and self.weighting == "early":
             raise ValueError(
                 "weighting: got 'early', expected 'target', 'published' or 'none' with transitions; try "
+                "objective='mean_field'"
+            )
+        if self.objective == "transition" and self.fluctuation == "measured":
+            raise ValueError(
+                "fluctuation: got 'measured', expected 'linear' with transitions, which have no use for it; try "
                 "objective='mean_field'"
             )
         unused = [name for name in _OF_PHASES if getattr(self, name) != type(self).__dataclass_fields__[name].default]
@@ -168,12 +178,13 @@ class TrainingOptions:
         return replace(self, shards=shards)
 
 
-_OF_PHASES = ("draws", "weighting", "simulation_steps", "collective_weight")
+_OF_PHASES = ("draws", "weighting", "simulation_steps", "collective_weight", "fluctuation")
 _COUNTS = ("batch_size", "shards", "draws", "simulation_steps")
 _COUNTS_OR_NONE = ("steps", "warmup", "seed", "save_every", "validate_every", "sample_every", "log_every")
 _CHOICES = {
     "decay": ("cosine", "constant"),
     "weighting": (None, "target", "published", "none", "early"),
+    "fluctuation": ("linear", "measured"),
     "precision": ("float32", "bf16"),
     "compile": (False, True),
     "keep_models": (False, True),
@@ -307,7 +318,13 @@ def _transition(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
     )
 
 
-def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, options: TrainingOptions) -> Loss:
+def _mean_field(
+    network: nn.Module,
+    process: KuramotoProcess,
+    batch: Batch,
+    options: TrainingOptions,
+    fluctuation: Fluctuation | None = None,
+) -> Loss:
     return mean_field_score_matching(
         network,
         process,
@@ -316,6 +333,7 @@ def _mean_field(network: nn.Module, process: KuramotoProcess, batch: Batch, opti
         steps=math.ceil(options.simulation_steps / 2),  # of Heun's method, which takes two drifts
         weighting=options.resolved_weighting,  # type: ignore[arg-type]  # of the two that go with this objective
         collective_weight=options.collective_weight,
+        fluctuation=fluctuation,
         t=early_times(batch.t),
         generator=batch.generator,
     )
@@ -326,7 +344,7 @@ def _noise(network: nn.Module, process: EuclideanDiffusion, batch: Batch, option
 
 
 #: What can be learnt, by the name of the option.
-OBJECTIVES: dict[str, Callable[[nn.Module, Any, Batch, TrainingOptions], Loss]] = {
+OBJECTIVES: dict[str, Callable[..., Loss]] = {
     "noise": _noise,
     "mean_field": _mean_field,
     "transition": _transition,
@@ -341,10 +359,17 @@ class Learner:
         process: its forward process.
         options: how to train.
         accelerator: of the package accelerate; knows the device and the other processes.
+        data: what the fluctuation of the field is measured on, if the options ask for it.
     """
 
-    def __init__(self, network: nn.Module, process: Process, options: TrainingOptions, accelerator: Any):
+    def __init__(
+        self, network: nn.Module, process: Process, options: TrainingOptions, accelerator: Any, data: Examples
+    ):
         self.process, self.options, self.accelerator = process, options, accelerator
+        self.objective = OBJECTIVES[options.objective]
+        if isinstance(process, KuramotoProcess) and options.fluctuation == "measured":
+            measured = calibrate_fluctuation(process, data.theta[:MEASURED], generator=torch.Generator().manual_seed(0))
+            self.objective = partial(self.objective, fluctuation=measured)
         model = copy.deepcopy(network).train().requires_grad_(True)
         self.model = accelerator.prepare(model)  # on the device; all processes get the weights of the first one
         if options.compile:
@@ -388,7 +413,7 @@ class Learner:
         return torch.cat(rows), norms
 
     def loss(self, network: nn.Module, batch: Batch) -> Loss:
-        return OBJECTIVES[self.options.objective](network, self.process, batch, self.options)
+        return self.objective(network, self.process, batch, self.options)
 
     def tensors(self) -> dict[str, Tensor]:
         """All that a training goes on from, "weights.NAME", "ema.NAME" and so on; not copies."""

@@ -29,6 +29,7 @@ from kodm_lite import (
     training_step,
 )
 from kodm_lite.data import PhaseData
+from kodm_lite.fluctuation import calibrate_fluctuation
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
 from kodm_lite.objectives import early_times, mean_field_score_matching, transition_score_matching
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit, read_log
@@ -144,6 +145,10 @@ def start_python(*arguments):
 
 def by_hand(network, data, options):
     """The same training in plain torch: gradients of all shards averaged, clipped, AdamW, running average."""
+    measured = options.fluctuation == "measured"
+    fluctuation = (
+        calibrate_fluctuation(PROCESS, data[:256], generator=torch.Generator().manual_seed(0)) if measured else None
+    )
     model, average = copy.deepcopy(network), copy.deepcopy(network)
     weights, averages = list(model.parameters()), list(average.parameters())
     optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay)
@@ -159,6 +164,7 @@ def by_hand(network, data, options):
                 ).loss
             else:
                 given |= {"weighting": options.weighting or "early", "t": early_times(batch.t)}
+                given |= {"fluctuation": fluctuation}
                 loss = mean_field_score_matching(
                     model, PROCESS, batch.theta0, steps=options.simulation_steps // 2, **given
                 ).loss
@@ -179,11 +185,17 @@ def by_hand(network, data, options):
 
 
 @pytest.mark.parametrize(
-    ("objective", "weighting", "shards"),
-    [("transition", None, 1), ("transition", "target", 4), ("mean_field", None, 2), ("mean_field", "target", 1)],
+    ("objective", "weighting", "shards", "fluctuation"),
+    [
+        ("transition", None, 1, "linear"),
+        ("transition", "target", 4, "linear"),
+        ("mean_field", None, 2, "linear"),
+        ("mean_field", "target", 1, "measured"),
+    ],
 )
-def test_training_is_what_one_would_write_by_hand(tmp_path, objective, weighting, shards):
+def test_training_is_what_one_would_write_by_hand(tmp_path, objective, weighting, shards, fluctuation):
     options = replace(OPTIONS, objective=objective, weighting=weighting, shards=shards, steps=12, learning_rate=0.01)
+    options = replace(options, fluctuation=fluctuation)
     options = replace(options, ema=0.3, clip=0.2, weight_decay=0.1, collective_weight=0.5)
     network, data = mlp(), oscillators()
     model, average = by_hand(network, data, options)
@@ -917,6 +929,8 @@ def test_another_process_than_the_networks_is_refused():
         {"compile": "yes"},
         {"keep_models": 3},
         {"collective_weight": -1.0},
+        {"fluctuation": "cubic"},
+        {"fluctuation": "measured", "objective": "transition"},
     ],
 )
 def test_options_out_of_range_are_refused(change):
