@@ -440,6 +440,11 @@ class SharedNoise(KuramotoProcess):
     def advance_heun(self, theta: Tensor, noise: Tensor, t0: Any, t1: Any) -> Tensor:
         return super().advance_heun(theta, self.along_mean(noise, 0.5), t0, t1)
 
+    def score(self, network: Any, theta: Tensor, t: Tensor) -> Tensor:
+        """The network's distance from equilibrium, and that; along the mean more noise has a weaker score."""
+        equilibrium = self.equilibrium_score(theta, t)
+        return network(theta, t) - equilibrium + self.along_mean(equilibrium, -1.0)
+
 
 def shared_noise(args: argparse.Namespace) -> dict[str, Any]:
     """Whether noise shared by all pixels makes the common direction easier to learn: transitions, flow and Euler.
@@ -466,7 +471,7 @@ def shared_noise(args: argparse.Namespace) -> dict[str, Any]:
             variance = (process.clock(t) - process.clock(before))[:, None, None, None]
             noise = torch.randn_like(theta)
             theta = theta + process.step_drift(theta, before, t) + variance.sqrt() * process.along_mean(noise, 0.5)
-            error = variance.sqrt() * network(theta, t) + process.along_mean(noise, -0.5)
+            error = variance.sqrt() * process.score(network, theta, t) + process.along_mean(noise, -0.5)
             loss = (error * process.along_mean(error, 1.0)).mean()
             for group in optimizer.param_groups:
                 group["lr"] = 1e-3 * min(1.0, (step + 1) / 100)
@@ -498,7 +503,7 @@ def reverse(network: Any, process: SharedNoise, theta: Tensor, steps: int, noisy
     def move(theta: Tensor, t: float, t0: float, t1: float) -> Tensor:
         share = 1.0 if noisy else 0.5
         variance = process.clock(t0) - process.clock(t1)
-        score = network(theta, torch.full((len(theta),), t))
+        score = process.score(network, theta, torch.full((len(theta),), t))
         return share * variance * process.along_mean(score, 1.0) - process.step_drift(theta, t1, t0)
 
     for t in times:

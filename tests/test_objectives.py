@@ -295,6 +295,20 @@ def test_an_error_along_the_order_parameter_is_n_times_as_large():
     torch.testing.assert_close(collective_error(torch.full_like(theta, 0.5), theta), torch.full((2,), 64 * 0.25))
 
 
+def test_the_order_part_is_the_error_along_the_order_parameter():
+    seen = []
+
+    def network(theta, _):
+        seen.append(theta)
+        return 1e6 * theta.sin()  # so large that the target does not matter
+
+    theta0 = 1.0 + 0.3 * random_phases(3, 1, 6, 4)
+    found = transition_score_matching(network, KuramotoProcess(), theta0, weighting="none", t=torch.full((3,), 0.1))
+    z = (torch.exp(1j * seen[0]) * seen[0].sin()).flatten(1).mean(1)
+    torch.testing.assert_close(found.order / 1e12, 24 * z.abs().square().to(found.order), rtol=1e-3, atol=0.0)
+    assert (found.collective > 1.01 * found.order).all()
+
+
 @pytest.mark.parametrize("objective", OBJECTIVES)
 def test_the_collective_weight_adds_its_term_divided_by_the_number_of_phases(objective):
     theta0, t = random_phases(4, 1, 4, 4), torch.tensor([0.1, 0.4, 0.7, 1.0])
