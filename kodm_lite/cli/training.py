@@ -57,7 +57,8 @@ class Train:
         speaks = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun the first one
         if speaks:
             weights, shape = sum(x.numel() for x in prepared.network.parameters()), prepared.data.theta.shape[1:]
-            print(f"Training {weights:,} weights on {len(prepared.data)} images {' x '.join(map(str, shape))}")
+            what = "Training" if self.recipe.options.steps else "Completing without a step"
+            print(f"{what} {weights:,} weights on {len(prepared.data)} images {' x '.join(map(str, shape))}")
             print(f"in {self.recipe.folder}; Ctrl-C stops, the same command goes on.", flush=True)
         train(prepared, progress=sys.stderr.isatty())
         if speaks:
