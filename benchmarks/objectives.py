@@ -529,7 +529,7 @@ def main() -> None:
     parser.add_argument("parts", nargs="*", default=list(PARTS), help="of " + ", ".join(PARTS))
     parser.add_argument("--rounds", type=int, default=8, help="of simulations, for smaller errors")
     parser.add_argument("--steps", type=int, default=2500, help="of each training")
-    parser.add_argument("--seeds", type=int, default=3, help="of each training")
+    parser.add_argument("--seeds", type=int, default=3, help="of each training; the book has two of shared_noise")
     parser.add_argument("--budgets", type=int, nargs="+", default=[25, 100, 1000], help="steps of sampling")
     parser.add_argument("--weights", type=Path, default=Path("_build/objectives"), help="folder of trained networks")
     parser.add_argument("--judges", type=int, default=16384, help="images to judge them by")
