@@ -156,7 +156,7 @@ def main() -> None:
     parser.add_argument("--comparison", action="store_true", help="a comparison of samplers, beside the other numbers")
     parser.add_argument("--bf16", action="store_true", help="compute the network in 16 bits")
     parser.add_argument("--write-card", action="store_true")
-    parser.add_argument("--trainings", type=Path, help="a model whose card gets the first run of each of the others")
+    parser.add_argument("--trainings", type=Path, help="a model whose card gets the runs of the others")
     parser.add_argument("--name", help="of the file of results; by default that of the model")
     args = parser.parse_args()
     first = checkpoints.load(args.models[0])
@@ -167,8 +167,11 @@ def main() -> None:
         save(args.name or path.stem, results if args.name else next(reversed(results.values())))
     if args.trainings:
         model = checkpoints.load(args.trainings)
-        rows = [training(path, found, args.runs[0]) for path, found in zip(args.models, results.values(), strict=True)]
-        metrics = {**model.card.get("metrics", {}), "trainings": rows}
+        metrics = dict(model.card.get("metrics", {}))
+        rows = {key_of(row): row for row in metrics.get("trainings", [])}
+        for path, found in zip(args.models, results.values(), strict=True):
+            rows |= {key_of(row): row for row in (training(path, found, run) for run in args.runs)}
+        metrics["trainings"] = [rows[key] for key in sorted(rows)]
         checkpoints.save(args.trainings, model._replace(card={**model.card, "metrics": metrics}))
 
 
@@ -178,6 +181,10 @@ def training(path: Path, metrics: dict[str, Any], run: str) -> dict[str, Any]:
     method, steps = run.split(":")
     row = {key: values[0] for key, values in metrics["samplers"][method][steps].items()}
     return {"seed": card["options"]["seed"], "step": card["step"], "images": metrics["images"], "run": run, **row}
+
+
+def key_of(row: dict[str, Any]) -> tuple[str, int, int]:
+    return row["run"], row["seed"], row["step"]
 
 
 def quantiles(x: torch.Tensor) -> list[float]:
