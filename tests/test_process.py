@@ -656,17 +656,17 @@ def test_images_that_have_arrived_leave_the_batch_and_nothing_else_changes(coupl
 @pytest.mark.parametrize(("method", "per_step"), [("euler", 1), ("heun", 2)])
 @pytest.mark.parametrize("each", [False, True])
 def test_the_batch_really_shrinks(method, per_step, each, monkeypatch):
-    sizes, plain = [], KuramotoProcess.step_drift
+    sizes, plain = [], GlobalCoupling.average
 
-    def counted(self, theta, t0, t1):
-        sizes.append(len(theta))
-        return plain(self, theta, t0, t1)
+    def counted(self, x):
+        sizes.append(len(x))
+        return plain(self, x)
 
-    monkeypatch.setattr(KuramotoProcess, "step_drift", counted)
+    monkeypatch.setattr(GlobalCoupling, "average", counted)
     times = torch.tensor([0.25, 1.0, 0.0, 0.5, 0.6])  # with 4 steps: 1, 4, 0, 2 and 3 of them
     generator = [seeded(b) for b in range(5)] if each else seeded(0)
     KuramotoProcess().simulate(random_phases(5, 3), times, 4, generator, method=method)
-    assert sizes == [size for size in (4, 3, 2, 1) for _ in range(per_step)]
+    assert sizes == [size for size in (4, 3, 2, 1) for _ in range(2 * per_step)]  # of the cosines and the sines
 
 
 def test_nothing_is_simulated_if_all_times_are_zero():
