@@ -15,6 +15,7 @@ import json
 import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,7 @@ from kodm_lite.fluctuation import calibrate_fluctuation, linear_fluctuation, mea
 from kodm_lite.mean_field import mean_field_law
 from kodm_lite.metrics import TextureFeatures, class_shares, frechet_texture_distance
 from kodm_lite.objectives import early_times, mean_field_score_matching, random_times, transition_score_matching
+from kodm_lite.process import per_image
 from kodm_lite.training import fit
 from kodm_lite.training_step import TrainingOptions
 
@@ -79,12 +81,18 @@ def moments(args: argparse.Namespace) -> dict[str, Any]:
     return {"time": t, "errors": row, "slope": [slope, bar]}
 
 
-def transition(process: KuramotoProcess, theta0: Tensor, t: float, steps: int, generator: torch.Generator):
-    """States at time t, and the score of their last step, of length 1/steps."""
-    before = t - 1 / steps
-    theta = process.simulate(theta0, before, steps, generator, method="heun")
-    mean = theta + process.step_drift(theta, before, t)
-    law = WrappedNormal(mean, torch.tensor((process.clock(t) - process.clock(before)) ** 0.5))
+def transition(
+    process: KuramotoProcess, theta0: Tensor, t: Any, steps: int, generator: torch.Generator, finer: int = 1
+) -> tuple[Tensor, Tensor]:
+    """States at time t (one, or one per image), and the score of their last step, of length 1/steps.
+
+    The simulation of what is before takes ``finer`` times as many steps of Heun's method.
+    """
+    t = torch.as_tensor(t).expand(len(theta0))
+    before = (t - 1 / steps).clamp(min=0)
+    theta = process.simulate(theta0, before, finer * steps, generator, method="heun")
+    scale = per_image((process.clock(t) - process.clock(before)).sqrt(), theta)
+    law = WrappedNormal(theta + process.step_drift(theta, before, t), scale)
     theta = law.sample(generator=generator)
     return theta, law.score(theta)
 
@@ -365,12 +373,8 @@ def judge(args: argparse.Namespace) -> dict[str, Any]:
         for theta0 in data.split(batch):
             u = random_times(len(theta0), generator)
             t = early_times(u)
-            before = (t - 0.01).clamp(min=0)
-            theta = process.simulate(theta0, before, 200, generator, method="heun")
-            scale = (process.clock(t) - process.clock(before)).sqrt()[:, None, None, None]
-            law = WrappedNormal(theta + process.step_drift(theta, before, t), scale)
-            theta = law.sample(generator=generator)
-            targets = {"transition": law.score(theta), "mean field": mean_field_score(process, theta0, theta, t)}
+            theta, last = transition(process, theta0, t, 100, generator, finer=2)
+            targets = {"transition": last, "mean field": mean_field_score(process, theta0, theta, t)}
             weight = process.diffusion.at(t) * 2 * u  # dV / 2 = D dt, and t = u^2
             with torch.no_grad():
                 scores = {arm: network(theta, t) for arm, network in networks.items()}
@@ -425,6 +429,7 @@ def collective(args: argparse.Namespace) -> dict[str, Any]:
     return rows
 
 
+@dataclass(frozen=True, eq=False)
 class SharedNoise(KuramotoProcess):
     r"""The same drift, but every step's kicks share a part: covariance v (I + (c/N) 1 1^T) in place of v I.
 
@@ -457,8 +462,8 @@ def shared_noise(args: argparse.Namespace) -> dict[str, Any]:
     rows: dict[str, Any] = {"floor": round(frechet_texture_distance(real.theta, yardstick.theta, features), 3)}
     rows |= {"steps": args.steps, "runs": []}
     for seed, c in itertools.product(range(args.seeds), (0.0, 15.0, 255.0)):
-        process = SharedNoise(GlobalCoupling(), base.coupling_strength, base.reference_strength, base.diffusion)
-        object.__setattr__(process, "c", c)
+        rates = base.coupling_strength, base.reference_strength, base.diffusion
+        process = SharedNoise(GlobalCoupling(), *rates, c=c)
         torch.manual_seed(seed)
         network: Any = PeriodicUNet(1, base, width=16, multipliers=(1, 2, 2), attention=(2,))
         average = AveragedModel(network, multi_avg_fn=get_ema_multi_avg_fn(0.998))

@@ -236,7 +236,7 @@ def test_a_training_begins_with_the_weights_of_another(photographs, tmp_path, ti
         recipes.prepare(recipes.FolderRecipe(path=photographs, channels=3, start=second.start, out=tmp_path / "third"))
 
 
-def test_a_training_begins_with_the_mean_of_several(photographs, tmp_path, tiny_recipes):
+def test_a_training_begins_with_the_mean_of_several(capsys, photographs, tmp_path, tiny_recipes):
     folders = [tmp_path / name for name in "ab"]
     for seed, folder in enumerate(folders):
         assert train_folder(photographs, folder, *QUICK, "--seed", str(seed)) == 0
@@ -250,6 +250,8 @@ def test_a_training_begins_with_the_mean_of_several(photographs, tmp_path, tiny_
     assert mean.calibration is not None
     with pytest.raises(ValueError, match="start: got the string 'textures-32', expected a tuple"):
         recipes.prepare(recipes.FolderRecipe(path=photographs, start="textures-32", out=tmp_path / "none"))
+    capsys.readouterr()
+    fails(capsys, ["train", "folder", photographs, "--start"], "start: got no model, expected at least one")
 
 
 def test_one_photograph_is_enough(capsys, photographs, tmp_path, tiny_recipes):

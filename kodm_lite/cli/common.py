@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, get_args
 
 import tyro
 
-from kodm_lite import checkpoints
+from kodm_lite import checkpoints, euclidean, samplers
 from kodm_lite.networks import describe
 
-__all__ = ["Class", "Model", "OptionalModel", "label_of", "require_writable"]
+__all__ = ["Class", "Method", "Model", "OptionalModel", "label_of", "require_writable"]
+
+_METHODS = dict.fromkeys(get_args(samplers.Method) + get_args(euclidean.Method))  # each once
 
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
 OptionalModel = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="MODEL")]]
+Method = Annotated[samplers.Method | euclidean.Method, tyro.conf.arg(metavar="{" + ",".join(_METHODS) + "}")]
 Class = Annotated[str | None, tyro.conf.arg(name="class")]
 
 

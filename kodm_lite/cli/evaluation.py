@@ -12,15 +12,13 @@ import tyro
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints
-from kodm_lite.cli.common import Model, require_writable
-from kodm_lite.euclidean import Method as EuclideanMethod
+from kodm_lite.cli.common import Method, Model, require_writable
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate, inception_distances
 from kodm_lite.metrics.inception import inception_network
 from kodm_lite.recipes import recipe_of
 from kodm_lite.reproduction import COMPARED
-from kodm_lite.samplers import Method
 
 __all__ = ["Evaluate"]
 
@@ -51,7 +49,7 @@ class Evaluate:
     data: Annotated[str, tyro.conf.arg(metavar="NAME|FOLDER")]
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 512
     steps: int = 50
-    method: Method | EuclideanMethod = "ode"
+    method: Method = "ode"
     seed: int = 0
     crops: int | None = None
     inception: bool = False

@@ -18,12 +18,10 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints, pictures
-from kodm_lite.cli.common import Class, Model, label_of, require_writable
-from kodm_lite.euclidean import Method as EuclideanMethod
+from kodm_lite.cli.common import Class, Method, Model, label_of, require_writable
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw_in_chunks
 from kodm_lite.process import KuramotoProcess
-from kodm_lite.samplers import Method
 from kodm_lite.sphere.network import SphericalNet
 
 __all__ = ["Sample"]
@@ -58,7 +56,7 @@ class Sample:
     model: Model
     n: Annotated[int, tyro.conf.arg(aliases=["-n"])] = 16
     steps: int = 50
-    method: Method | EuclideanMethod = "ode"
+    method: Method = "ode"
     seed: int = 0
     out: Path = Path("samples.png")
     trajectory: Path | None = None

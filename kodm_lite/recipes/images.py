@@ -94,7 +94,7 @@ class ImageRecipe(Recipe):
     radius: int | None = None
     coupled: bool = True
     classes: bool = False
-    start: tuple[str, ...] = ()
+    start: tuple[str, ...] | None = None
     training: TrainingOptions = field(default_factory=recommended_options)
 
     @property
@@ -121,6 +121,8 @@ class ImageRecipe(Recipe):
     def check(self) -> None:
         if isinstance(self.start, str):  # a tuple of letters otherwise
             raise ValueError(f"start: got the string {self.start!r}, expected a tuple; try start=({self.start!r},)")
+        if self.start == ():
+            raise ValueError("start: got no model, expected at least one after it; try --start textures-32")
         if self.diffusion == "euclidean":
             _ = self.options  # what the baseline has no use for
             if self.radius is not None:
@@ -155,7 +157,10 @@ class ImageRecipe(Recipe):
         return network, process
 
     def facts(self, data: PhaseData) -> dict[str, Any]:
-        more = {"start": ", ".join(self.start) or "random weights", "classes": list(data.names) if self.classes else []}
+        more = {
+            "start": ", ".join(self.start or ["random weights"]),
+            "classes": list(data.names) if self.classes else [],
+        }
         return {**super().facts(data), **more}
 
 
