@@ -131,6 +131,8 @@ class ImageRecipe(Recipe):
                 raise ValueError("coupled: got False, expected nothing for the baseline, which has no coupling anyway")
         elif self.radius is not None and not self.coupled:
             raise ValueError("radius: got one, expected none for pixels that do not feel each other; try coupled=True")
+        elif self.options.fluctuation == "measured" and not self.coupled:
+            raise ValueError("fluctuation: got 'measured', expected 'linear' for pixels that do not feel each other")
         process = KuramotoProcess()
         with torch.device("meta"):  # no memory and no random numbers
             stride = PeriodicUNet(1, process, **SIZES[self.network]).stride
