@@ -208,7 +208,7 @@ def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, gener
     """theta(t) given theta0 without a simulated chain: independent draws from the law of every phase.
 
     Each phase has the right law.  Their common fluctuations are missing, a quarter of the variance of the order
-    parameter where the process ends; training therefore simulates the chain.
+    parameter across its mean direction where the process ends; training therefore simulates the chain.
 
     Args:
         process: the forward process.
