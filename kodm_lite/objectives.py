@@ -212,7 +212,8 @@ def random_times(batch: int, generator: Generators = None) -> Tensor:
 def early_times(u: Tensor) -> Tensor:
     """From uniform numbers to times that dwell where details form: u^2, but not so early that nothing has happened.
 
-    The clock V grows like t^2 at first; half of these times lie before V = 0.6 to 0.8, where single pixels are still legible.
+    The clock V grows like t^2 at first; half of these times lie before V = 0.6 to 0.8, where single pixels are still
+    legible.
     """
     return u.square().clamp(min=1e-3)
 
