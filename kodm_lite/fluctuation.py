@@ -29,7 +29,16 @@ from kodm_lite.mean_field import FINEST, MeanFieldLaw, mean_field_law
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators
 
-__all__ = ["Fluctuation", "calibrate_fluctuation", "linear_fluctuation", "mean_field_score", "shared_fluctuation"]
+__all__ = [
+    "Fluctuation",
+    "calibrate_fluctuation",
+    "linear_fluctuation",
+    "mean_field_score",
+    "shared_fluctuation",
+    "trusted_fluctuation",
+]
+
+_SPREAD = 0.05  # what linear theory is off by for textures (chapter 7)
 
 
 @dataclass(frozen=True)
@@ -91,6 +100,27 @@ def linear_fluctuation(process: KuramotoProcess, t: Tensor) -> Tensor:
     return ((h(x + y) - h(y)) / x).to(t.dtype)
 
 
+def trusted_fluctuation(process: KuramotoProcess, measured: Fluctuation) -> Fluctuation:
+    """Linear theory, moved towards what was measured as far as that is certain.
+
+    The mean of both, weighted by their variances: of the measurement, and of the theory, which is right to some
+    hundredths.  A measurement on few images has errors above one, and may not decide anything.
+
+    Args:
+        process: the forward process.
+        measured: by :func:`calibrate_fluctuation`.
+
+    Source: this project.  Book: chapter 7.
+    """
+    theory = linear_fluctuation(process, torch.tensor(measured.times, dtype=torch.float64)).tolist()
+    ratios, errors = [], []
+    for expected, found, error in zip(theory, measured.ratios, measured.errors, strict=True):
+        weight = _SPREAD**2 / (_SPREAD**2 + error**2)
+        ratios.append(expected + weight * (found - expected))
+        errors.append(weight**0.5 * error)
+    return Fluctuation(measured.times, tuple(ratios), tuple(errors))
+
+
 def shared_fluctuation(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor) -> Tensor:
     """q = Im(dz exp(-i theta)): the pull of what the neighbours of a phase do beyond what is expected of them."""
     return _fluctuating_pull(process, law, theta).imag
@@ -132,8 +162,8 @@ def mean_field_score(
     process.validate(theta0, "theta0")
     process.validate(theta, "theta")
     law, now = mean_field_law(process, theta0, t, tolerance), t.to(theta)
-    if not bool((process.diffusion.at(t) > 0).all()):
-        raise ValueError("t: got a time without noise, expected D(t) > 0; there is no score there")
+    if not bool((process.diffusion.at(t) > 0).all() and (process.clock(t) > 0).all()):
+        raise ValueError("t: got a time without noise, expected t > 0 and D(t) > 0; there is no score there")
     ratio = linear_fluctuation(process, now) if fluctuation is None else fluctuation.at(now)
     gamma = ratio * process.coupling_strength.at(now) / process.diffusion.at(now)
     return law.score(theta) + per_image(gamma, theta) * shared_fluctuation(process, law, theta)
@@ -167,7 +197,8 @@ def calibrate_fluctuation(
     own = float(process.coupling.transfer(tuple(theta0.shape[1:])).double().sum())  # of all phases on themselves
     found = []
     for time in times:
-        equilibrium = process.coupling_strength.at(time) / process.diffusion.at(time)
+        coupling, diffusion = process.coupling_strength.at(time), process.diffusion.at(time)
+        equilibrium = coupling / diffusion if diffusion > 0 else math.inf
         if not 0 < equilibrium < math.inf:
             raise ValueError(f"process: got K/D = {equilibrium:g} at t = {time:g}, expected a coupling and noise there")
         theta = process.simulate(theta0, time, steps, generator, method="heun")

@@ -103,7 +103,8 @@ def transition_score_matching(
         :class:`Loss`; with several draws its entries are means over them.
 
     Raises:
-        ValueError: an unknown weighting, no draws, negative weights, and whatever ``process.simulate`` refuses.
+        ValueError: an unknown weighting, no draws, negative weights, times outside (0, 1] or without noise, scores of
+            another shape, and whatever ``process.simulate`` refuses.
 
     Source: arXiv 2509.15328, local score matching.  Book: chapter 6.
     """
@@ -113,6 +114,7 @@ def transition_score_matching(
         raise ValueError(f"draws, steps: got {draws!r} and {steps!r}, expected at least 1 of each")
     _check_weight(collective_weight)
     t = random_times(len(theta0), generator) if t is None else t
+    _check_times(t, process, len(theta0))
     before = (t - 1 / steps).clamp(min=0)
     theta = process.simulate(theta0, before, steps, generator)
     t0, t1 = before.to(theta), t.to(theta)
@@ -174,7 +176,8 @@ def mean_field_score_matching(
         :class:`Loss`; the baseline is the score of equilibrium.
 
     Raises:
-        ValueError: an unknown weighting, a negative weight, and whatever ``process.simulate`` refuses.
+        ValueError: an unknown weighting, a negative weight, times outside (0, 1] or without noise, scores of another
+            shape, and whatever ``process.simulate`` refuses.
 
     Source: this project.  Book: chapters 7 and 11.
     """
@@ -182,6 +185,7 @@ def mean_field_score_matching(
         raise ValueError(f"weighting: got {weighting!r}, expected 'target' or 'early' for the mean-field objective")
     _check_weight(collective_weight)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
+    _check_times(t, process, len(theta0))
     theta = process.simulate(theta0, t, steps, generator, method="heun")
     law = mean_field_law(process, theta0, t, COARSEST)  # the error of the best network is far larger
     now = t.to(theta)
@@ -223,7 +227,19 @@ def _check_weight(collective_weight: float) -> None:
         raise ValueError(f"collective_weight: got {collective_weight!r}, expected a number >= 0")
 
 
+def _check_times(t: Tensor, process: KuramotoProcess, count: int) -> None:
+    """On the CPU, where they are: no device waits."""
+    if t.shape != (count,) or not bool(((t > 0) & (t <= 1)).all()):
+        got = [round(x, 4) for x in t.flatten()[:3].tolist()]
+        raise ValueError(f"t: got {got}..., expected one time in (0, 1] for each of {count}")
+    if not bool((process.diffusion.at(t) > 0).all()):
+        raise ValueError("t: got a time without noise, expected D(t) > 0; there is no score there")
+
+
 def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor, collective_weight: float) -> Loss:
+    if score.shape != theta.shape:
+        raise ValueError(f"network: got scores {tuple(score.shape)} for phases {tuple(theta.shape)}, expected the same")
+
     def mean_square(e: Tensor) -> Tensor:
         return weight * e.square().flatten(1).mean(1)
 

@@ -41,6 +41,7 @@ from kodm_lite.training_state import (
     write_state,
 )
 from kodm_lite.training_step import (
+    Batch,
     Batches,
     Examples,
     Learner,
@@ -71,6 +72,7 @@ def fit(
     validation: Tensor | PhaseData | None = None,
     out: str | PathLike[str] | None = None,
     resume: bool = True,
+    facts: dict[str, Any] | None = None,
     progress: bool = True,
     callback: Callback | None = None,
 ) -> Network:
@@ -88,6 +90,8 @@ def fit(
         out: folder for the state, the model, the log and pictures, see :mod:`kodm_lite.training_state`; None keeps
             nothing.
         resume: go on from the state in ``out`` if there is one; False starts anew and replaces what is there.
+        facts: what else the cards of saved models tell, JSON, for instance "licence".  "start", where the weights come
+            from, must be the same to go on.
         progress: show a progress bar.
         callback: called as ``callback(line, network)`` after every line of the log, with the line and the average
             network, to look at and not to change.
@@ -116,7 +120,8 @@ def fit(
         )
     if options.tensorboard:
         summary_writer()  # is there one?
-    run = _Run(network, process, train, held_out, options, folder, callback)
+    run = _Run(network, process, train, held_out, options, folder, facts or {}, callback)
+    run.rehearse()
     run.start(resume)
     stop = False
     with run.progress_bar(progress) as bar, _signals_noted(folder is not None) as noted:
@@ -154,13 +159,14 @@ class _Run:
         held_out: Examples | None,
         options: TrainingOptions,
         folder: Path | None,
+        facts: dict[str, Any],
         callback: Callback | None,
     ):
         self.accelerator = accelerator(options.precision)
         self.device, processes = self.accelerator.device, self.accelerator.num_processes
         self.options = options = options.for_processes(processes)
         self.own_shards = range(options.shards)[self.accelerator.process_index :: processes]
-        self.process, self.data, self.folder, self.callback = process, train, folder, callback
+        self.process, self.data, self.folder, self.facts, self.callback = process, train, folder, facts, callback
         self.learner = Learner(network, process, options, self.accelerator, train)
         self.batches = Batches(train, options, self.device)
         self.held_out = held_out and Batches(held_out, options, self.device)
@@ -176,6 +182,7 @@ class _Run:
             "process": process.to_dict(),
             "data": fingerprint(train.theta, train.labels) if folder else {},
             "options": asdict(options),
+            "start": {"weights": facts.get("start")},
         }
 
     @property
@@ -196,6 +203,13 @@ class _Run:
         total, done = (steps * self.options.batch_size for steps in (self.options.steps, self.step))
         return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not (shown and self.is_main))
 
+    def rehearse(self) -> None:
+        """Compute a loss of one example, so that what does not fit together fails before anything is written."""
+        theta, label, t, generator = self.batches.shard(0, 0)
+        one = Batch(theta[:1], None if label is None else label[:1], t[-1:], generator)
+        with torch.no_grad():
+            self.learner.loss(self.learner.average, one)
+
     def start(self, resume: bool) -> None:
         """Go on from the state on disk, or write a first one: what cannot be written fails before any work."""
         if self.folder is None:
@@ -206,10 +220,19 @@ class _Run:
             self.step, self.validations, self.minutes_before = (header[k] for k in ("step", "validations", "minutes"))
             self.last_line = self.step, self.started
         self.accelerator.wait_for_everyone()  # until all have read
-        if not found:
+        if not found or (self.is_main and not self._has_model()):
             self.save()
         if self.is_main:
             self.log_file = Log(self.folder, self.step, self.options.tensorboard)
+
+    def _has_model(self) -> bool:
+        """Whether the model's file is there and whole; if not, the state has all that it takes to write it again."""
+        assert self.folder is not None
+        try:
+            checkpoints.load(self.folder / checkpoints.MODEL_FILE)
+        except (OSError, ValueError):
+            return False
+        return True
 
     def take_step(self) -> None:
         shards = [self.batches.shard(self.step, shard) for shard in self.own_shards]
@@ -314,6 +337,7 @@ class _Run:
 
         device = self.device
         return {
+            **self.facts,
             "data": self.data.source,
             "images": len(self.data.theta),
             "step": self.step,

@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) 
         OSError: the file cannot be written; the one before is still there.
     """
     plain_tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    text = json.dumps({"format": FORMAT, **header}, allow_nan=False)
+    text = json.dumps({"format": FORMAT, "checksum": _checksum(plain_tensors), **header}, allow_nan=False)
     write_atomically(path, safetensors.torch.save(plain_tensors, {"training": text}))
 
 
@@ -77,6 +78,8 @@ def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> d
         with safetensors.safe_open(path, framework="pt") as file:
             header = json.loads(file.metadata()["training"])
             stored = {name: file.get_tensor(name) for name in file.keys()}
+        if header.get("checksum") not in (None, _checksum(stored)):  # None: of an earlier version
+            raise SafetensorError("another checksum than it was written with")
     except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
         raise ValueError(
             f"resume: got {path}, which cannot be read ({error}), expected a state of kodm_lite.training; "
@@ -103,15 +106,25 @@ def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> d
     return header
 
 
+def _checksum(tensors: dict[str, Tensor]) -> int:
+    """Of names and bits; not against malice, but against disks."""
+    found = 0
+    for name in sorted(tensors):
+        bits = tensors[name].reshape(-1).view(torch.uint8).numpy().data
+        found = zlib.crc32(bits, zlib.crc32(name.encode(), found))
+    return found
+
+
 def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
     """What makes two runs different ones, one text each: "options learning_rate 0.001, not 0.01"."""
     wanted = json.loads(json.dumps(wanted))  # what a file makes of tuples
     free = FREE_OPTIONS | ({"steps"} if wanted["options"]["decay"] == "constant" else set())
     found = []
-    for part in wanted:
+    for part in [part for part in wanted if part in stored]:  # a state of an earlier version has fewer
         ignored = free if part == "options" else frozenset()
-        for name in sorted((wanted[part].keys() | stored[part].keys()) - ignored):
-            old, new = stored[part].get(name), wanted[part].get(name)
+        before = stored[part]
+        for name in sorted((wanted[part].keys() | before.keys()) - ignored):
+            old, new = before.get(name), wanted[part].get(name)
             if old != new:
                 found.append(f"{part} {name} {str(old)[:40]}, not {str(new)[:40]}")
     return found
@@ -246,7 +259,9 @@ def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
     path, lines = Path(folder) / "log.jsonl", []
     for text in path.read_text().splitlines() if path.exists() else []:
         with contextlib.suppress(json.JSONDecodeError):
-            lines.append(json.loads(text))
+            line = json.loads(text)
+            if isinstance(line, dict) and "step" in line:
+                lines.append(line)
     return lines
 
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from kodm_lite.data.protocol import PhaseData
 from kodm_lite.euclidean import EuclideanDiffusion, noise_prediction
-from kodm_lite.fluctuation import Fluctuation, calibrate_fluctuation
+from kodm_lite.fluctuation import Fluctuation, calibrate_fluctuation, trusted_fluctuation
 from kodm_lite.models import Process
 from kodm_lite.objectives import (
     Loss,
@@ -65,7 +65,7 @@ class TrainingOptions:
             mean-field objective, "target" with transitions.
         collective_weight: weight of errors that all pixels share.
         fluctuation: the fluctuation of the field in the mean-field objective: by "linear" theory, or "measured" on
-            simulated states of some images before the first step, for phases far from the reference.
+            simulated states of some images before the first step, as far as the measurement is certain.
         precision: "bf16" computes the network in 16 bits where that is safe; weights stay float32.
         compile: compile the network, which takes a minute and pays on GPUs.
         seed: of everything random.
@@ -111,6 +111,7 @@ class TrainingOptions:
         self._require("a positive number", lambda x: 0 < x < math.inf, ("learning_rate", "clip"))
         self._require("a number from 0", lambda x: 0 <= x < math.inf, ("weight_decay", "collective_weight"))
         self._require("a number from 0 to below 1", lambda x: 0 <= x < 1, ("ema",))
+        self._require("an integer below 10^15", lambda x: x < 10**15, ("seed",))
         for name, choices in {**_CHOICES, "objective": tuple(OBJECTIVES)}.items():
             self._require(f"one of {choices}", choices.__contains__, (name,))
         if self.objective == "mean_field" and (self.draws != 1 or self.weighting not in (None, "target", "early")):
@@ -219,17 +220,41 @@ def check_examples(name: str, data: Tensor | PhaseData, network: nn.Module, proc
     labels, classes = data.labels, getattr(network, "config", {}).get("classes")
     if not classes:
         labels = None
-    elif labels is None or labels.shape != (len(data),) or not bool(((labels >= 0) & (labels < classes)).all()):
+    elif not _are_classes(labels, len(data), classes):
         raise ValueError(
             f"{name}: got {'no labels' if labels is None else 'other labels'}, expected one from 0 to {classes - 1} "
             "for each image, the classes of the network; try a network without classes"
         )
-    one = data.theta[:1].to(next(network.parameters()))
+    _check_network(network, name, data.theta[:1])
+    theta = data.theta.detach().float()
+    return Examples(theta, labels if labels is None else labels.cpu().long(), data.scale, data.source)
+
+
+def _are_classes(labels: Any, count: int, classes: int) -> bool:
+    if not isinstance(labels, Tensor) or labels.shape != (count,):
+        return False
+    whole = not (labels.is_floating_point() or labels.is_complex() or labels.dtype == torch.bool)
+    return whole and bool(((labels >= 0) & (labels < classes)).all())
+
+
+def _check_network(network: nn.Module, name: str, one: Tensor) -> None:
+    """Try a copy on one example."""
+    kinds = {weight.dtype for weight in network.parameters()}
+    if kinds != {torch.float32}:
+        got = ", ".join(sorted(str(kind) for kind in kinds)) or "none"
+        raise ValueError(f"network: got parameters of type {got}, expected torch.float32; try network.float()")
+    copied = copy.deepcopy(network).train()
+    before = [x.clone() for x in copied.buffers()]
+    one = one.detach().to(next(copied.parameters()))
     with torch.no_grad():
-        score = network(one, torch.ones_like(one.flatten(1)[:, 0]))
+        score = copied(one, torch.ones_like(one.flatten(1)[:, 0]))
     if score.shape != one.shape:
         raise ValueError(f"network: got scores {tuple(score.shape)} for {name} {tuple(one.shape)}, expected the same")
-    return Examples(data.theta.float(), labels if labels is None else labels.cpu(), data.scale, data.source)
+    if not all(torch.equal(x, y) for x, y in zip(before, copied.buffers(), strict=True)):
+        raise ValueError(
+            "network: got buffers that change in training, like those of BatchNorm, expected none, as they depend on "
+            "who computes which part of a batch; try GroupNorm"
+        )
 
 
 def check_objective(options: TrainingOptions, process: Process) -> None:
@@ -369,7 +394,7 @@ class Learner:
         self.objective = OBJECTIVES[options.objective]
         if isinstance(process, KuramotoProcess) and options.fluctuation == "measured":
             measured = calibrate_fluctuation(process, data.theta[:MEASURED], generator=torch.Generator().manual_seed(0))
-            self.objective = partial(self.objective, fluctuation=measured)
+            self.objective = partial(self.objective, fluctuation=trusted_fluctuation(process, measured))
         model = copy.deepcopy(network).train().requires_grad_(True)
         self.model = accelerator.prepare(model)  # on the device; all processes get the weights of the first one
         if options.compile:

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from pathlib import Path
 from typing import get_args, get_type_hints
 
 import numpy as np
@@ -636,6 +637,7 @@ def test_the_baseline_trains_and_samples_with_the_same_commands(capsys, tmp_path
         (["--radius", "2", "--no-coupled"], "radius: got one, expected none for pixels"),
         (["--no-coupled", "--fluctuation", "measured"], "fluctuation: got 'measured', expected 'linear' for pixels"),
         (["--diffusion", "euclidean", "--no-coupled"], "coupled: got False"),
+        (["--diffusion", "euclidean", "--published"], "published: got True"),
         (["--diffusion", "euclidean", "--fluctuation", "measured"], "fluctuation: got a value, expected none"),
         (["--start"], "start: got no model, expected at least one"),
     ],
@@ -646,6 +648,33 @@ def test_options_that_do_not_fit_are_refused_before_data_are_read(capsys, tmp_pa
     out, err = capsys.readouterr()
     assert out == "" and message in err
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("words", [["."], [".", "--out", "model"], ["..", "--out", "model"], [".", "--out", "."]])
+def test_a_training_does_not_learn_its_own_pictures(capsys, photographs, monkeypatch, words):
+    monkeypatch.chdir(photographs / "cats")
+    fails(capsys, ["train", "folder", *words], "in the folder of the images, expected another place")
+    assert not list(photographs.rglob("*.safetensors"))
+
+
+def test_a_folder_is_called_by_its_name(photographs, monkeypatch):
+    monkeypatch.chdir(photographs / "cats")
+    assert recipes.FolderRecipe(path=Path("..")).name == photographs.name
+
+
+def test_kept_models_know_their_classes(capsys, photographs, tmp_path, tiny_recipes):
+    run = tmp_path / "run"
+    assert train_folder(photographs, run, "--classes", "--keep-models", *QUICK) == 0
+    card = checkpoints.load(run / "models" / "step_000003.safetensors").card
+    assert card["classes"] == ["cats", "dogs"] and card["licence"]
+
+
+def test_too_little_memory_is_said(capsys, monkeypatch):
+    def run(self):
+        raise RuntimeError("[enforce fail at alloc_cpu.cpp:121] DefaultCPUAllocator: can't allocate memory: 3 bytes")
+
+    monkeypatch.setattr(cli.Info, "run", run)
+    fails(capsys, ["info"], "not enough memory; try a smaller --chunk")
 
 
 def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
@@ -776,7 +805,7 @@ def test_evaluate_notes_that_a_model_has_learned_from_other_images(capsys, tmp_p
 
 def test_guidance_needs_a_class(capsys, grey, tmp_path):
     assert cli.main(["sample", grey, *QUICK, "--guidance", "3", "--out", str(tmp_path / "a.npz")]) == 1
-    assert "guidance: got 3.0 without a label" in capsys.readouterr().err
+    assert "guidance: got 3.0 without a class" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("name", ["textures-32", "terrain-32"])

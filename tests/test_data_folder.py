@@ -385,3 +385,9 @@ def test_what_is_no_folder_of_images_is_refused_with_a_hint(tmp_path):
         with pytest.raises(ValueError, match=HELPFUL) as refused:
             image_folder(tmp_path / path)
         assert words in str(refused.value)
+
+
+def test_a_thin_image_is_not_enlarged_beyond_all_bounds(tmp_path):
+    Image.fromarray(np.zeros((1, 1_000_000), np.uint8)).save(tmp_path / "thin.png")
+    with pytest.raises(ValueError, match=r"thin.png .* 16000000 x 16 pixels when enlarged, expected at most"):
+        image_folder(tmp_path, 16, "all", crops=1)

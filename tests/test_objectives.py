@@ -511,3 +511,23 @@ def test_transition_score_matching_refuses(options, message):
 def test_mean_field_score_matching_refuses(theta0, options, message):
     with pytest.raises(ValueError, match=message):
         mean_field_score_matching(lambda x, t: x.sin(), STRONG, theta0, **options)
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+@pytest.mark.parametrize("t", [[0.0, 0.5], [-0.5, 0.5], [0.5, 1.005], [0.5, math.nan], [0.5]])
+def test_times_that_are_none_are_refused(objective, t):
+    with pytest.raises(ValueError, match=r"^t: got .* expected one time in \(0, 1\] for each of 2"):
+        objective(lambda theta, t: theta, STRONG, random_phases(2, 4), t=torch.tensor(t))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_times_without_noise_are_refused(objective):
+    fading = KuramotoProcess(diffusion=LinearSchedule(5.0, 0.0))
+    with pytest.raises(ValueError, match=r"without noise, expected D\(t\) > 0"):
+        objective(lambda theta, t: theta, fading, random_phases(2, 4), t=torch.ones(2))
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES.values(), ids=OBJECTIVES)
+def test_scores_that_would_be_broadcast_are_refused(objective):
+    with pytest.raises(ValueError, match=r"network: got scores \(2, 1\) for phases \(2, 4\)"):
+        objective(lambda theta, t: theta[:, :1], STRONG, random_phases(2, 4))

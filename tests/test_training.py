@@ -29,7 +29,7 @@ from kodm_lite import (
     training_step,
 )
 from kodm_lite.data import PhaseData
-from kodm_lite.fluctuation import calibrate_fluctuation
+from kodm_lite.fluctuation import calibrate_fluctuation, trusted_fluctuation
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
 from kodm_lite.objectives import early_times, mean_field_score_matching, transition_score_matching
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit, read_log
@@ -149,6 +149,7 @@ def by_hand(network, data, options):
     fluctuation = (
         calibrate_fluctuation(PROCESS, data[:256], generator=torch.Generator().manual_seed(0)) if measured else None
     )
+    fluctuation = fluctuation and trusted_fluctuation(PROCESS, fluctuation)
     model, average = copy.deepcopy(network), copy.deepcopy(network)
     weights, averages = list(model.parameters()), list(average.parameters())
     optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay)
@@ -538,12 +539,48 @@ def test_without_resume_it_starts_anew_and_replaces_everything(tmp_path):
     assert_same_run(tmp_path / "used", tmp_path / "new")
 
 
-@pytest.mark.parametrize("damage", ["truncated", "of another program", "of another format"])
+def test_weights_from_elsewhere_are_another_run_but_other_facts_are_not(tmp_path):
+    quiet(mlp(), oscillators(), out=tmp_path, facts={"start": "a", "licence": "mine"})
+    assert checkpoints.load(tmp_path / "model.safetensors").card["licence"] == "mine"
+    quiet(mlp(), oscillators(), out=tmp_path, facts={"start": "a", "licence": "yours"})
+    with pytest.raises(ValueError, match="resume: got the state of another run .* with start weights a, not b"):
+        quiet(mlp(), oscillators(), out=tmp_path, facts={"start": "b"})
+
+
+def test_a_state_of_an_earlier_version_goes_on(tmp_path):
+    quiet(mlp(), oscillators(), replace(OPTIONS, steps=2), out=tmp_path)
+    old = header(tmp_path)
+    del old["checksum"], old["run"]["start"]
+    path = tmp_path / "state.safetensors"
+    save_file(load_file(path), path, {"training": json.dumps(old)})
+    quiet(mlp(), oscillators(), replace(OPTIONS, steps=2), out=tmp_path)
+
+
+@pytest.mark.parametrize("damage", ["lost", "damaged"])
+def test_the_state_gives_back_a_model_that_was(tmp_path, damage):
+    quiet(mlp(), oscillators(), out=tmp_path, facts={"licence": "mine"})
+    path = tmp_path / "model.safetensors"
+    before = checkpoints.load(path)
+    if damage == "lost":
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:-5])
+    quiet(mlp(), oscillators(), out=tmp_path, facts={"licence": "mine"})
+    after = checkpoints.load(path)
+    assert after.card["step"] == OPTIONS.steps and after.card["licence"] == "mine"
+    assert all(map(torch.equal, before.network.state_dict().values(), after.network.state_dict().values()))
+
+
+@pytest.mark.parametrize("damage", ["truncated", "one bit", "of another program", "of another format"])
 def test_a_damaged_state_is_refused_and_kept(tmp_path, damage):
     quiet(mlp(), oscillators(), replace(OPTIONS, steps=2), out=tmp_path)
     path = tmp_path / "state.safetensors"
     if damage == "truncated":
         path.write_bytes(path.read_bytes()[:-5])
+    elif damage == "one bit":
+        content = bytearray(path.read_bytes())
+        content[-5] ^= 0x40
+        path.write_bytes(content)
     elif damage == "of another program":
         save_file(load_file(path), path)
     else:
@@ -918,6 +955,7 @@ def test_another_process_than_the_networks_is_refused():
         {"ema": 1.0},
         {"warmup": -1},
         {"seed": -1},
+        {"seed": 10**15},
         {"save_every": None},
         {"decay": "linear"},
         {"objective": "mean"},
@@ -937,6 +975,66 @@ def test_options_out_of_range_are_refused(change):
     with pytest.raises(ValueError, match=HELPFUL) as caught:
         TrainingOptions(**change)
     assert next(iter(change)) in str(caught.value)
+
+
+class Normalised(torch.nn.Module):
+    """With running statistics, which the processes of a training would have to share."""
+
+    def __init__(self):
+        super().__init__()
+        self.norm, self.last = torch.nn.BatchNorm2d(1), torch.nn.Conv2d(1, 1, 3, padding=1)
+
+    def forward(self, theta, t):
+        return self.last(self.norm(theta))
+
+
+class Silent(torch.nn.Module):
+    def forward(self, theta, t):
+        return torch.zeros_like(theta)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: Normalised(), "network: got buffers that change in training"),
+        (lambda: Silent(), "network: got parameters of type none"),
+        (lambda: unet().double(), "network: got parameters of type torch.float64"),
+    ],
+)
+def test_networks_that_cannot_be_trained_are_refused_and_not_changed(tmp_path, make, message):
+    network = make()
+    before = [x.clone() for x in network.state_dict().values()]
+    with pytest.raises(ValueError, match=message):
+        quiet(network, images(), out=tmp_path / "run")
+    assert all(map(torch.equal, before, network.state_dict().values()))
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("kind", [torch.float32, torch.bool, list])
+def test_labels_are_whole_numbers(kind):
+    labels = torch.zeros(12).tolist() if kind is list else torch.zeros(12, dtype=kind)
+    data = PhaseData(images(), None, ("a", "b"), 0.9, "a test", "none")
+    object.__setattr__(data, "labels", labels)
+    with pytest.raises(ValueError, match="data: got other labels, expected one from 0 to 1"):
+        quiet(unet(classes=2), data)
+
+
+def test_labels_of_few_bits_are_labels(tmp_path):
+    data = PhaseData(images(), torch.zeros(12, dtype=torch.uint8), ("a", "b"), 0.9, "a test", "none")
+    quiet(unet(classes=2), data, replace(OPTIONS, steps=1))
+
+
+def test_what_the_objective_refuses_is_refused_before_anything_is_written(tmp_path):
+    strong = KuramotoProcess(reference_strength=LinearSchedule(0.1, 200.0))
+    network = PeriodicMLP(2, strong, width=8, depth=1)
+    with pytest.raises(ValueError, match="try transition score matching"):
+        fit(network, strong, oscillators(), OPTIONS, out=tmp_path / "run", progress=False)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_log_with_lines_of_something_else_is_read(tmp_path):
+    (tmp_path / "log.jsonl").write_text('5\n{"step": 3}\n["step"]\n{"other": 1}\n{"ste')
+    assert read_log(tmp_path) == [{"step": 3}]
 
 
 def test_every_option_is_explained_on_the_command_line(capsys):

@@ -94,6 +94,12 @@ def main(args: Sequence[str] | None = None) -> int:
         return _fail(": ".join(str(part) for part in (error.filename, error.strerror or error) if part))
     except (ValueError, FloatingPointError, ImportError, MemoryError) as error:
         return _fail(str(error) or type(error).__name__)
+    except RuntimeError as error:
+        if "allocate memory" in str(error):
+            return _fail("not enough memory; try a smaller --chunk, or to train with a smaller --batch-size")
+        if type(error).__module__.startswith(("torch._inductor", "torch._dynamo")):
+            return _fail(f"{str(error).splitlines()[0]}; try without --compile")
+        raise
     return 0
 
 

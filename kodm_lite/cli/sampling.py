@@ -79,6 +79,8 @@ class Sample:
         if needs and model.calibration is None:
             raise ValueError(f"method: got {self.method}, expected another for a model without calibration; try ode")
         label = None if self.class_ is None else label_of(self.class_, model)
+        if label is None and self.guidance != 1:
+            raise ValueError(f"guidance: got {self.guidance} without a class to insist on, expected one; try --class")
         for file in filter(None, (self._probe, self.trajectory)):
             require_writable(file)
         film: list[Tensor] = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import signal
 import threading
@@ -139,12 +140,12 @@ class _Files(Dataset[tuple[str, np.ndarray | None, str]]):
         name = self.names[index]
         try:
             image = _read(self.folder / name, self.channels)
+            if self.crops is None:
+                squares = [_resized(image, self.size)]
+            else:
+                squares = _random_crops(image, self.size, self.crops, name, self.seed)
         except Exception as error:  # damaged files make decoders raise nearly everything
             return name, None, f"{name} ({type(error).__name__}: {error})"
-        if self.crops is None:
-            squares = [_resized(image, self.size)]
-        else:
-            squares = _random_crops(image, self.size, self.crops, name, self.seed)
         return name, image_to_phase(torch.stack(squares) * 2 - 1, self.scale).numpy(), ""
 
     def key(self) -> str:
@@ -315,7 +316,10 @@ def _random_crops(image: Tensor, size: int, crops: int, name: str, seed: int) ->
     """Squares of an image (C, H, W), whose places depend on nothing but its name and the seed."""
     if min(image.shape[1:]) < size:
         factor = size / min(image.shape[1:])
-        image = _interpolated(image, tuple(max(size, round(length * factor)) for length in image.shape[1:]))
+        shape = tuple(max(size, round(length * factor)) for length in image.shape[1:])
+        if math.prod(shape) > _MOST_PIXELS:
+            raise ValueError(f"{shape[1]} x {shape[0]} pixels when enlarged, expected at most {_MOST_PIXELS:,}")
+        image = _interpolated(image, shape)
     generator = torch.Generator().manual_seed(_hash(f"{seed}/{name}") >> 1)
     rows, columns = (
         torch.randint(length - size + 1, (crops,), generator=generator).tolist() for length in image.shape[1:]

@@ -15,8 +15,7 @@ from kodm_lite.data import PhaseData
 from kodm_lite.exposure import IMAGES_THERE_AND_BACK, calibrate_all
 from kodm_lite.models import Network, Process
 from kodm_lite.process import KuramotoProcess
-from kodm_lite.samplers import Calibration
-from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit
+from kodm_lite.training import TrainingOptions, fit
 
 __all__ = ["Prepared", "Recipe", "prepare", "train"]
 
@@ -131,31 +130,25 @@ def train(prepared: Prepared, progress: bool = True) -> None:
         FloatingPointError, OSError: see :func:`kodm_lite.training.fit`.
     """
     recipe, network, process, data, validation = prepared
-    facts = recipe.facts(data)
-    try:
-        trained = fit(
-            network,
-            process,
-            data,
-            recipe.options,
-            validation=validation,
-            out=recipe.folder,
-            resume=recipe.resume,
-            progress=progress,
+    trained = fit(
+        network,
+        process,
+        data,
+        recipe.options,
+        validation=validation,
+        out=recipe.folder,
+        resume=recipe.resume,
+        facts=recipe.facts(data),
+        progress=progress,
+    )
+    if _cluster().is_main_process and isinstance(process, KuramotoProcess):  # the other samplers need no calibration
+        device, options = _cluster().device, recipe.options
+        examples = data.theta[:IMAGES_THERE_AND_BACK].to(device)
+        calibration = calibrate_all(
+            trained.to(device), process, examples, seed=options.seed, chunk=options.batch_size, progress=progress
         )
-    except TrainingInterrupted:
-        if _cluster().is_main_process:
-            _complete(prepared.model_file, facts, None)
-        raise
-    if _cluster().is_main_process:
-        calibration = None
-        if isinstance(process, KuramotoProcess):  # the other samplers need none
-            device, options = _cluster().device, recipe.options
-            examples = data.theta[:IMAGES_THERE_AND_BACK].to(device)
-            calibration = calibrate_all(
-                trained.to(device), process, examples, seed=options.seed, chunk=options.batch_size, progress=progress
-            )
-        _complete(prepared.model_file, facts, calibration)
+        model = checkpoints.load(prepared.model_file)
+        checkpoints.save(prepared.model_file, model._replace(calibration=calibration))
 
 
 def _cluster() -> Any:
@@ -163,9 +156,3 @@ def _cluster() -> Any:
     from accelerate import PartialState  # type: ignore[import-untyped]  # here, because it takes a second
 
     return PartialState()
-
-
-def _complete(path: Path, facts: dict[str, Any], calibration: Calibration | None) -> None:
-    """Add to a model's file what the training does not know of it."""
-    model = checkpoints.load(path)
-    checkpoints.save(path, model._replace(calibration=calibration, card={**facts, **model.card}))

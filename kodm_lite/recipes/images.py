@@ -129,6 +129,8 @@ class ImageRecipe(Recipe):
                 raise ValueError("radius: got one, expected none for the baseline, whose pixels do not feel each other")
             if not self.coupled:
                 raise ValueError("coupled: got False, expected nothing for the baseline, which has no coupling anyway")
+            if self.published:
+                raise ValueError("published: got True, expected nothing for the baseline, which has other constants")
         elif self.radius is not None and not self.coupled:
             raise ValueError("radius: got one, expected none for pixels that do not feel each other; try coupled=True")
         elif self.options.fluctuation == "measured" and not self.coupled:
@@ -334,7 +336,7 @@ class FolderRecipe(ImageRecipe):
 
     @property
     def name(self) -> str:
-        return self.path.expanduser().absolute().name
+        return self.path.expanduser().resolve().name
 
     @property
     def side(self) -> int:
@@ -354,6 +356,17 @@ class FolderRecipe(ImageRecipe):
             cache=self.folder / f"images-{split}.f32" if self.cache else None,
             workers=self.workers,
         )
+
+    def check(self) -> None:
+        super().check()
+        images, out = self.path.expanduser().resolve(), self.folder.resolve()
+        if images == out or images in out.parents:
+            raise ValueError(
+                f"out: got {self.folder}, in the folder of the images, expected another place, as pictures of samples "
+                "would be learned; try --out with a folder beside it"
+            )
+        if self.workers < 0:
+            raise ValueError(f"workers: got {self.workers}, expected a number from 0; try workers=0")
 
     def data(self) -> tuple[PhaseData, PhaseData | None]:
         if self.cache and not self.resume:
