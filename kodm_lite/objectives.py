@@ -128,7 +128,7 @@ def transition_score_matching(
     for _ in range(draws):
         theta1 = wrap(mean + scale * normal(mean, generator))
         target = law.score(theta1)
-        score = network(theta1, t1) if label is None else network(theta1, t1, label)
+        score = _ask(network, theta1, t1, label)
         losses.append(_loss(score, target, theta1, t1, weight, collective_weight))
     return losses[0] if draws == 1 else Loss(*(torch.stack(parts).mean(0) for parts in zip(*losses, strict=True)))
 
@@ -195,7 +195,7 @@ def mean_field_score_matching(
     ratio = linear_fluctuation(process, now) if fluctuation is None else fluctuation.at(now)
     excess = per_image((ratio - 1) * process.coupling_strength.at(now), theta) / diffusion
     target = target + excess * shared_fluctuation(process, law, theta)
-    score = network(theta, now) if label is None else network(theta, now, label)
+    score = _ask(network, theta, now, label)
     distance = score - process.equilibrium_score(theta, now)
     clock = process.clock(now).clamp(max=_LARGEST_CLOCK)
     weight = torch.expm1(clock) if weighting == "target" else 2 * torch.sinh(clock / 2)
@@ -236,10 +236,14 @@ def _check_times(t: Tensor, process: KuramotoProcess, count: int) -> None:
         raise ValueError("t: got a time without noise, expected D(t) > 0; there is no score there")
 
 
-def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor, collective_weight: float) -> Loss:
+def _ask(network: Callable[..., Tensor], theta: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
+    score = network(theta, t) if label is None else network(theta, t, label)
     if score.shape != theta.shape:
         raise ValueError(f"network: got scores {tuple(score.shape)} for phases {tuple(theta.shape)}, expected the same")
+    return score
 
+
+def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor, collective_weight: float) -> Loss:
     def mean_square(e: Tensor) -> Tensor:
         return weight * e.square().flatten(1).mean(1)
 

@@ -27,6 +27,8 @@ from tqdm.auto import tqdm
 from kodm_lite import checkpoints
 from kodm_lite.data.protocol import PhaseData
 from kodm_lite.generation import draw
+from kodm_lite.mean_field import mean_field_law
+from kodm_lite.process import KuramotoProcess
 from kodm_lite.training_state import (
     COLUMNS,
     Log,
@@ -41,7 +43,6 @@ from kodm_lite.training_state import (
     write_state,
 )
 from kodm_lite.training_step import (
-    Batch,
     Batches,
     Examples,
     Learner,
@@ -118,10 +119,11 @@ def fit(
             "sample_every: got pictures to draw, expected a folder for them, and data that are images, grey or in "
             "colours; try sample_every=0"
         )
+    if isinstance(process, KuramotoProcess) and options.objective == "mean_field":
+        mean_field_law(process, train.theta[:1], torch.ones(1))  # refuses fields that are too strong for it
     if options.tensorboard:
         summary_writer()  # is there one?
     run = _Run(network, process, train, held_out, options, folder, facts or {}, callback)
-    run.rehearse()
     run.start(resume)
     stop = False
     with run.progress_bar(progress) as bar, _signals_noted(folder is not None) as noted:
@@ -202,13 +204,6 @@ class _Run:
     def progress_bar(self, shown: bool) -> tqdm[Any]:
         total, done = (steps * self.options.batch_size for steps in (self.options.steps, self.step))
         return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not (shown and self.is_main))
-
-    def rehearse(self) -> None:
-        """Compute a loss of one example, so that what does not fit together fails before anything is written."""
-        theta, label, t, generator = self.batches.shard(0, 0)
-        one = Batch(theta[:1], None if label is None else label[:1], t[-1:], generator)
-        with torch.no_grad():
-            self.learner.loss(self.learner.average, one)
 
     def start(self, resume: bool) -> None:
         """Go on from the state on disk, or write a first one: what cannot be written fails before any work."""
