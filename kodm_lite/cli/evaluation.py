@@ -16,6 +16,7 @@ from kodm_lite.cli.common import Method, Model, require_writable
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate, inception_distances
+from kodm_lite.metrics.evaluate import images_in_each_set
 from kodm_lite.metrics.inception import inception_network
 from kodm_lite.recipes import recipe_of
 from kodm_lite.reproduction import COMPARED
@@ -84,6 +85,7 @@ class Evaluate:
                 f"data: got images of scale {real.scale}, expected {model.scale}, that of the model; try the data that "
                 "it was trained on"
             )
+        images_in_each_set(self.n, len(real))  # before samples are drawn
         learned = model.card.get("data", real.source)
         if learned != real.source:  # other crops, another period: allowed, and seldom meant
             print(f"Note: the model has learned from {learned}; it is measured against {real.source}.")

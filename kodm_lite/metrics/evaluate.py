@@ -14,7 +14,7 @@ from kodm_lite.metrics.battery import metrics_for
 from kodm_lite.metrics.resampling import jackknife
 from kodm_lite.metrics.validation import check_images
 
-__all__ = ["Evaluation", "Row", "evaluate"]
+__all__ = ["Evaluation", "Row", "evaluate", "images_in_each_set"]
 
 _GROUPS = 10  # of the jackknife
 _FEWEST = 2 * _GROUPS  # images in each set
@@ -141,6 +141,21 @@ def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None,
     )
 
 
+def images_in_each_set(generated: int, real: int) -> int:
+    """How many images of each kind :func:`evaluate` compares.
+
+    Raises:
+        ValueError: too few.
+    """
+    images = min(generated, real // 2)
+    if images < _FEWEST:
+        raise ValueError(
+            f"generated, real: got {generated} and {real} images, expected at least {_FEWEST} and {2 * _FEWEST}, since "
+            "the real ones are halved; try more images"
+        )
+    return images
+
+
 def _check(generated: Tensor, real: PhaseData, train: PhaseData | None) -> int:
     """Refuse what cannot be compared, before any work; the number of images in each set."""
     check_images(generated, "generated")
@@ -155,12 +170,7 @@ def _check(generated: Tensor, real: PhaseData, train: PhaseData | None) -> int:
         raise ValueError(
             f"train: got scale {train.scale}, expected {real.scale} as in real; try two splits of one data set"
         )
-    images = min(len(generated), len(real) // 2)
-    if images < _FEWEST:
-        raise ValueError(
-            f"generated, real: got {len(generated)} and {len(real)} images, expected at least {_FEWEST} and "
-            f"{2 * _FEWEST}, since the real ones are halved; try more images"
-        )
+    images = images_in_each_set(len(generated), len(real))
     for name, theta in (("generated", generated), ("real", real.theta)):
         if float(theta.detach().flatten(1).std(1).max()) < 1e-6:
             raise ValueError(f"{name}: got flat images only, expected images that show something; try to train longer")
