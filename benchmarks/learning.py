@@ -28,7 +28,7 @@ from kodm_lite.data import textures
 from kodm_lite.networks import SIZES
 from kodm_lite.objectives import random_times
 from kodm_lite.training import accelerator
-from kodm_lite.training_step import Batches, Learner, TrainingOptions, check_examples
+from kodm_lite.training.step import Batches, Learner, TrainingOptions, check_examples
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 

@@ -23,8 +23,8 @@ from typing import Any
 import torch
 
 from kodm_lite import checkpoints, sample
+from kodm_lite.calibration import calibrate_all
 from kodm_lite.data import PhaseData, textures
-from kodm_lite.exposure import calibrate_all
 from kodm_lite.metrics import (
     TextureFeatures,
     class_shares,

@@ -43,7 +43,7 @@ from kodm_lite.metrics import TextureFeatures, class_shares, frechet_texture_dis
 from kodm_lite.objectives import early_times, mean_field_score_matching, random_times, transition_score_matching
 from kodm_lite.process import per_image
 from kodm_lite.training import fit
-from kodm_lite.training_step import TrainingOptions
+from kodm_lite.training.step import TrainingOptions
 
 RESULTS = Path(__file__).parent / "results" / "objectives.json"
 COUPLINGS = {

@@ -17,7 +17,7 @@ from kodm_lite import checkpoints
 from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate
 from kodm_lite.recipes import recipe_of
-from kodm_lite.reproduction import COMPARED
+from kodm_lite.reproduce.run import COMPARED
 from kodm_lite.samplers import calibrate
 
 PRETRAINED = Path(checkpoints.__file__).parent / "pretrained"

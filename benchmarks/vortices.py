@@ -18,8 +18,8 @@ import torch
 from torch import Tensor
 
 from kodm_lite import checkpoints, sample, wrap
+from kodm_lite.calibration import there_and_back
 from kodm_lite.euclidean import sample_euclidean
-from kodm_lite.exposure import there_and_back
 from kodm_lite.orientation import winding_numbers
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import recipe_of

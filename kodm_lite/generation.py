@@ -11,10 +11,10 @@ from torch import Tensor
 from kodm_lite.checkpoints import Model
 from kodm_lite.circular import wrap
 from kodm_lite.euclidean import WhiteNoise, sample_euclidean
-from kodm_lite.guidance import guided
 from kodm_lite.models import Process
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import Calibration, sample
+from kodm_lite.scores import guided
 
 __all__ = ["draw", "draw_in_chunks"]
 
@@ -39,7 +39,7 @@ def draw(
         scale: of :func:`kodm_lite.image_to_phase`: images of a Euclidean diffusion end at black and white.
         calibration: for those samplers of a Kuramoto process that need one.
         label: class of the samples; None for all classes.
-        guidance: weight of :func:`kodm_lite.guidance.guided`, with a label.
+        guidance: weight of :func:`kodm_lite.scores.guided`, with a label.
         options: steps, method, seeds and so on, of :func:`kodm_lite.sample` or
             :func:`kodm_lite.euclidean.sample_euclidean`.
 

@@ -43,7 +43,7 @@ class Calibration:
         times: increasing times in [0, 1].
         second_moments: E[score^2] at those times, >= 0: for the best reverse variance of ancestral steps.
         damping: share by which the flow, also that of "hybrid", shortens the distance of the score from equilibrium;
-            0 for an exact score, see :mod:`kodm_lite.exposure`.
+            0 for an exact score, see :mod:`kodm_lite.calibration`.
 
     Raises:
         ValueError: not increasing times in [0, 1], each with a finite number >= 0; a damping that is no share.

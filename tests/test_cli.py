@@ -34,8 +34,8 @@ from kodm_lite import (
 )
 from kodm_lite.checkpoints import Model
 from kodm_lite.networks import SIZES, PeriodicMLP, PeriodicUNet
-from kodm_lite.pictures import FILM_BYTES, grid, write_film
-from kodm_lite.report import summary, table
+from kodm_lite.pictures.files import FILM_BYTES, grid, write_film
+from kodm_lite.reproduce.table import summary, table
 from kodm_lite.training import TrainingOptions, read_log
 
 PROCESS = KuramotoProcess()

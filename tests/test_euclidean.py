@@ -17,9 +17,9 @@ from kodm_lite.euclidean import (
     sample_euclidean,
 )
 from kodm_lite.generation import draw
-from kodm_lite.guidance import guided
 from kodm_lite.models import network_from_dict, process_from_dict
 from kodm_lite.networks import EuclideanUNet, PeriodicUNet, describe
+from kodm_lite.scores import guided
 from kodm_lite.training import TrainingOptions, fit
 
 PI = math.pi

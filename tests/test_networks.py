@@ -11,7 +11,7 @@ from torch import nn
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
 from kodm_lite.models import network_from_dict
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet, TimeEmbedding, describe
-from kodm_lite.unet import SIZES, Attention
+from kodm_lite.networks.unet import SIZES, Attention
 
 PI = math.pi
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "patch": 2, "attention": (1,)}

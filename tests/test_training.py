@@ -24,17 +24,17 @@ from kodm_lite import (
     LinearSchedule,
     LocalCoupling,
     checkpoints,
-    training,
-    training_state,
-    training_step,
 )
 from kodm_lite.data import PhaseData
 from kodm_lite.fluctuation import calibrate_fluctuation, trusted_fluctuation
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
 from kodm_lite.objectives import early_times, mean_field_score_matching, transition_score_matching
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit, read_log
-from kodm_lite.training_state import ERRORS, Log, Statistics, plain, refuse_non_finite
-from kodm_lite.training_step import Batches, Examples
+from kodm_lite.training import loop as training
+from kodm_lite.training import state as training_state
+from kodm_lite.training import step as training_step
+from kodm_lite.training.state import ERRORS, Log, Statistics, plain, refuse_non_finite
+from kodm_lite.training.step import Batches, Examples
 
 HELPFUL = r"(?s)got .*expected .*try "
 PROCESS = KuramotoProcess()

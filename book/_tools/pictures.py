@@ -18,7 +18,7 @@ from PIL import Image
 
 import kodm_lite as kodm
 from kodm_lite.data import textures
-from kodm_lite.plotting import CYCLIC
+from kodm_lite.pictures.plotting import CYCLIC
 
 BOOK = Path(__file__).resolve().parents[1]
 SIZE, GAP = 64, 3

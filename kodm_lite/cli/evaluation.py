@@ -19,7 +19,7 @@ from kodm_lite.metrics import evaluate, inception_distances
 from kodm_lite.metrics.evaluate import images_in_each_set
 from kodm_lite.metrics.inception import inception_network
 from kodm_lite.recipes import recipe_of
-from kodm_lite.reproduction import COMPARED
+from kodm_lite.reproduce.run import COMPARED
 
 __all__ = ["Evaluate"]
 

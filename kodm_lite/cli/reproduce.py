@@ -10,12 +10,12 @@ from typing import Annotated, Literal
 
 import tyro
 
-from kodm_lite.baselines import METHODS
 from kodm_lite.data import instructions
 from kodm_lite.files import write_atomically
 from kodm_lite.recipes import ImageRecipe, PublishedRecipe, recipe_of
-from kodm_lite.report import PUBLISHED, PUBLISHED_METHODS, figure, gallery, summary, table
-from kodm_lite.reproduction import Plan, run
+from kodm_lite.reproduce.methods import METHODS
+from kodm_lite.reproduce.run import Plan, run
+from kodm_lite.reproduce.table import PUBLISHED, PUBLISHED_METHODS, figure, gallery, summary, table
 
 __all__ = ["Reproduce"]
 

@@ -17,10 +17,11 @@ import tyro
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kodm_lite import checkpoints, pictures
+from kodm_lite import checkpoints
 from kodm_lite.cli.common import Class, Method, Model, label_of, require_writable
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw_in_chunks
+from kodm_lite.pictures import files as pictures
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.sphere.network import SphericalNet
 

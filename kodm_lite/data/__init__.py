@@ -4,7 +4,7 @@ from kodm_lite.data.cifar import cifar10
 from kodm_lite.data.digits import digits
 from kodm_lite.data.fingerprints import fingerprints
 from kodm_lite.data.folder import image_folder
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.data.published import SOURCES, Source, brodatz, check, ground_terrain, instructions, socofing
 from kodm_lite.data.terrain import aspect, elevation, terrain_aspect
 from kodm_lite.data.textures import textures

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from kodm_lite.circular import image_to_phase
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.data.published import SOURCES, instructions
 
 __all__ = ["cifar10"]

@@ -10,7 +10,7 @@ import torch
 
 from kodm_lite.circular import image_to_phase
 from kodm_lite.data.folder import _interpolated
-from kodm_lite.data.protocol import PhaseData, check_grey_scale
+from kodm_lite.data.phase_data import PhaseData, check_grey_scale
 
 __all__ = ["digits"]
 

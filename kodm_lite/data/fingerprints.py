@@ -19,7 +19,7 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite.circular import image_to_phase, wrap
-from kodm_lite.data.protocol import PhaseData, check_grey_scale
+from kodm_lite.data.phase_data import PhaseData, check_grey_scale
 from kodm_lite.data.ridges import grow_ridges
 from kodm_lite.orientation import blur
 

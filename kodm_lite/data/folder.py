@@ -23,7 +23,7 @@ from tqdm.auto import tqdm
 
 from kodm_lite.circular import image_to_phase
 from kodm_lite.data.cache import map_cache, write_cache
-from kodm_lite.data.protocol import PhaseData, check_grey_scale
+from kodm_lite.data.phase_data import PhaseData, check_grey_scale
 
 if TYPE_CHECKING:
     from PIL.Image import Image

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from kodm_lite.data.folder import SUFFIXES, _listed, image_folder
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 
 __all__ = ["SOURCES", "Source", "brodatz", "check", "ground_terrain", "instructions", "socofing"]
 

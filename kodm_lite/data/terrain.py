@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kodm_lite.circular import wrap
 from kodm_lite.data.crops import random_corners
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 
 __all__ = ["aspect", "elevation", "terrain_aspect"]
 

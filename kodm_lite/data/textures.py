@@ -11,7 +11,7 @@ from torch import Tensor
 
 from kodm_lite.circular import image_to_phase
 from kodm_lite.data.crops import random_corners
-from kodm_lite.data.protocol import PhaseData, check_grey_scale
+from kodm_lite.data.phase_data import PhaseData, check_grey_scale
 
 __all__ = ["TEXTURES", "textures"]
 

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.circular import image_to_phase, phase_to_image
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.metrics.classes import nearest_class
 from kodm_lite.metrics.coverage import precision_recall
 from kodm_lite.metrics.distributions import circular_wasserstein, kuiper_distance, wasserstein_distance

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.metrics.texture import TextureFeatures
 
 __all__ = ["class_shares", "classify"]

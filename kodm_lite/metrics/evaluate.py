@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.metrics.battery import metrics_for
 from kodm_lite.metrics.resampling import jackknife
 from kodm_lite.metrics.validation import check_images

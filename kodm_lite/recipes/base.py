@@ -11,8 +11,8 @@ from typing import Any, NamedTuple
 import torch
 
 from kodm_lite import checkpoints
+from kodm_lite.calibration import IMAGES_THERE_AND_BACK, calibrate_all
 from kodm_lite.data import PhaseData
-from kodm_lite.exposure import IMAGES_THERE_AND_BACK, calibrate_all
 from kodm_lite.models import Network, Process
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.training import TrainingOptions, fit

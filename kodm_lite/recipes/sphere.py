@@ -22,7 +22,7 @@ from kodm_lite.sphere import (
     power_spectrum,
 )
 from kodm_lite.training import TrainingOptions
-from kodm_lite.training_step import check_objective
+from kodm_lite.training.step import check_objective
 
 __all__ = ["SphereRecipe", "sphere_spectrum"]
 

@@ -17,7 +17,7 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 
 from kodm_lite.files import write_atomically
-from kodm_lite.plotting import CYCLIC
+from kodm_lite.pictures.plotting import CYCLIC
 from kodm_lite.sphere.grids import SphereGrid, make_grid
 from kodm_lite.sphere.harmonics import band_limit, power_spectrum
 from kodm_lite.sphere.noise import IsotropicNoise, PixelNoise

@@ -7,8 +7,8 @@ import pytest
 from matplotlib import pyplot as plt
 from PIL import Image
 
-from kodm_lite import report
-from kodm_lite.baselines import METHODS
+from kodm_lite.reproduce import table as report
+from kodm_lite.reproduce.methods import METHODS
 
 
 def result(data="d", method="sgm", budget=25, seed=0, value=1.0, error=0.3):

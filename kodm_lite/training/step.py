@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.euclidean import EuclideanDiffusion, noise_prediction
 from kodm_lite.fluctuation import Fluctuation, calibrate_fluctuation, trusted_fluctuation
 from kodm_lite.models import Process
@@ -31,7 +31,7 @@ from kodm_lite.objectives import (
     transition_score_matching,
 )
 from kodm_lite.process import STEPS, KuramotoProcess
-from kodm_lite.training_state import table
+from kodm_lite.training.state import table
 
 __all__ = ["OBJECTIVES", "Batch", "Batches", "Examples", "Learner", "TrainingOptions", "check_examples"]
 

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from kodm_lite import KuramotoProcess, PeriodicUNet
-from kodm_lite.baselines import METHODS
 from kodm_lite.checkpoints import Model
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
 from kodm_lite.generation import draw_in_chunks
 from kodm_lite.networks import EuclideanUNet
+from kodm_lite.reproduce.methods import METHODS
 
 SHAPE, SMALL = (1, 8, 8), {"width": 8, "multipliers": (1, 1), "blocks": 1, "attention": ()}
 

@@ -1,4 +1,4 @@
-"""The table of methods, its figures, and the numbers of the paper: what :mod:`kodm_lite.reproduction` found.
+"""The table of methods, its figures, and the numbers of the paper: what :mod:`kodm_lite.reproduce.run` found.
 
 The numbers of one run come with the package, :func:`shipped`.
 """
@@ -27,8 +27,8 @@ PUBLISHED_METHODS = ("SGM", "KODM global", "KODM local")
 
 
 def shipped() -> list[dict[str, Any]]:
-    """The results of the run that the book quotes, as :func:`kodm_lite.reproduction.run` returned them."""
-    results: list[dict[str, Any]] = json.loads(Path(__file__).with_name("reproduction.json").read_text(encoding="utf8"))
+    """The results of the run that the book quotes, as :func:`kodm_lite.reproduce.run.run` returned them."""
+    results: list[dict[str, Any]] = json.loads(Path(__file__).with_name("results.json").read_text(encoding="utf8"))
     return results
 
 
@@ -36,7 +36,7 @@ def summary(results: list[dict[str, Any]], metric: str = "Fréchet texture dista
     """One line for each data set, method and budget: the mean over seeds, and its error.
 
     Args:
-        results: of :func:`kodm_lite.reproduction.run`, or :func:`shipped`.
+        results: of :func:`kodm_lite.reproduce.run.run`, or :func:`shipped`.
         metric: name of a row of :func:`kodm_lite.metrics.evaluate.evaluate`.
 
     Returns:
@@ -138,7 +138,7 @@ def gallery(folder: Path, lines: list[dict[str, Any]], budget: int) -> Figure:
     """A matplotlib figure of samples: a column for each data set, a row for each method, half of each picture.
 
     Args:
-        folder: of :func:`kodm_lite.reproduction.run`, with the pictures of the cells; a picture that is not there is
+        folder: of :func:`kodm_lite.reproduce.run.run`, with the pictures of the cells; a picture that is not there is
             left out.
         lines: of :func:`summary`.
         budget: which samples.

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kodm_lite.euclidean import EuclideanDiffusion
+from kodm_lite.networks.unet import SIZES, UNet, require_positive, zero
 from kodm_lite.process import KuramotoProcess, per_image
-from kodm_lite.unet import SIZES, UNet, require_positive, zero
 
 __all__ = ["SIZES", "EuclideanUNet", "PeriodicMLP", "PeriodicUNet", "describe"]
 
@@ -166,7 +166,7 @@ class PeriodicUNet(UNet):
         channels: C.
         process: the forward process; gives the scale of noise and the score of equilibrium.
         options: width, multipliers, blocks, patch, attention, periodic_boundary and classes of
-            :class:`kodm_lite.unet.UNet`.
+            :class:`kodm_lite.networks.unet.UNet`.
 
     Raises:
         ValueError: sizes that are not positive, phases whose height or width the total stride does not divide.
@@ -206,7 +206,7 @@ class EuclideanUNet(UNet):
     Args:
         channels: C.
         process: the forward diffusion; gives the scales of data and noise.
-        options: those of :class:`kodm_lite.unet.UNet`.
+        options: those of :class:`kodm_lite.networks.unet.UNet`.
 
     Raises:
         ValueError: sizes that are not positive, images whose height or width the total stride does not divide.

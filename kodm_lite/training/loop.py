@@ -1,6 +1,6 @@
 """Training a score network: a loop that can be stopped anywhere and goes on from there.
 
-``kodm_lite.training_step`` computes one step, ``kodm_lite.training_state`` writes files; here is what happens when.  On
+``kodm_lite.training.step`` computes one step, ``kodm_lite.training.state`` writes files; here is what happens when.  On
 the CPU a training that was killed and went on ends with the same bits as one that was not, given the same number of
 threads.  The loop is built on the package accelerate: started by ``torchrun`` or ``accelerate launch``, several
 processes share every batch.  Chapter 8 of the book trains with it.
@@ -25,11 +25,11 @@ from torch import Tensor, nn
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints
-from kodm_lite.data.protocol import PhaseData
+from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.generation import draw
 from kodm_lite.mean_field import mean_field_law
 from kodm_lite.process import KuramotoProcess
-from kodm_lite.training_state import (
+from kodm_lite.training.state import (
     COLUMNS,
     Log,
     Statistics,
@@ -42,7 +42,7 @@ from kodm_lite.training_state import (
     table,
     write_state,
 )
-from kodm_lite.training_step import (
+from kodm_lite.training.step import (
     Batches,
     Examples,
     Learner,
@@ -88,7 +88,7 @@ def fit(
         data: phases (n, C, H, W) or (n, N), radians; for a diffusion on the sphere coefficients (n, L^2).
         options: how to train; ``TrainingOptions()`` by default.
         validation: held-out data, on which the average network is measured, always with the same times and noise.
-        out: folder for the state, the model, the log and pictures, see :mod:`kodm_lite.training_state`; None keeps
+        out: folder for the state, the model, the log and pictures, see :mod:`kodm_lite.training.state`; None keeps
             nothing.
         resume: go on from the state in ``out`` if there is one; False starts anew and replaces what is there.
         facts: what else the cards of saved models tell, JSON, for instance "licence".  "start", where the weights come
@@ -292,7 +292,7 @@ class _Run:
         """Write a picture of samples of the average network, from the same seeds every time."""
         if self.folder is None or not self.is_main:
             return
-        from kodm_lite.pictures import write_grid  # here, because it takes a second
+        from kodm_lite.pictures.files import write_grid  # here, because it takes a second
 
         shape, seeds = (PICTURES, *self.data.theta.shape[1:]), range(PICTURES)
         options = {"scale": self.data.scale, "steps": PICTURE_STEPS, "seeds": seeds, "device": self.device}

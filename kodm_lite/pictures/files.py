@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kodm_lite.circular import to_uint8, wrap
 from kodm_lite.files import write_atomically
-from kodm_lite.plotting import CYCLIC, image_grid
+from kodm_lite.pictures.plotting import CYCLIC, image_grid
 
 __all__ = ["FILM_BYTES", "check_drawable", "grid", "write_film", "write_grid", "write_image"]
 

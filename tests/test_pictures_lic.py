@@ -7,9 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from kodm_lite import plotting
-from kodm_lite.lic import line_integral_convolution
 from kodm_lite.orientation import orientation_field
+from kodm_lite.pictures import plotting
+from kodm_lite.pictures.lic import line_integral_convolution
 
 HELPFUL = r"(?s)got .*expected .*try "
 
@@ -73,7 +73,7 @@ def test_drawings_of_orientations():
 
 
 def test_angles_are_drawn_in_cyclic_colours():
-    from kodm_lite.pictures import grid
+    from kodm_lite.pictures.files import grid
 
     theta = torch.tensor([-math.pi, 0.0, math.pi - 1e-4]).reshape(3, 1, 1, 1).expand(3, 1, 4, 4).contiguous()
     pixels = np.asarray(grid(theta, 1.0, columns=3))

@@ -29,7 +29,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kodm_lite.circular import phase_to_image, wrap
-from kodm_lite.lic import line_integral_convolution
+from kodm_lite.pictures.lic import line_integral_convolution
 
 __all__ = [
     "COLOURS",

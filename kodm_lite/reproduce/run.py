@@ -2,7 +2,7 @@
 
 A folder holds all there is: models in ``models/DATA/METHOD/seed-K``, and in ``cells`` one JSON file for each cell of
 the table with a picture of a few samples beside it.  What is there is not computed again, so that a run can be stopped
-at any time.  :mod:`kodm_lite.report` makes a table of the numbers.
+at any time.  :mod:`kodm_lite.reproduce.table` makes a table of the numbers.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints
-from kodm_lite.baselines import METHODS, Method
 from kodm_lite.files import write_atomically
 from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate
-from kodm_lite.pictures import write_grid
+from kodm_lite.pictures.files import write_grid
 from kodm_lite.recipes import ImageRecipe, prepare, train
+from kodm_lite.reproduce.methods import METHODS, Method
 
 __all__ = ["Cell", "Plan", "run"]
 

@@ -15,7 +15,7 @@ import pytest
 import torch
 from PIL import Image
 
-from kodm_lite import plotting
+from kodm_lite.pictures import plotting
 
 matplotlib.use("Agg")
 PI = math.pi

@@ -1,0 +1,1 @@
+"""Pictures: phases as figures, as files and as fields of lines."""

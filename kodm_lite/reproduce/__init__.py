@@ -1,0 +1,1 @@
+"""The comparison of methods: what is compared, the run, and its table."""
