@@ -8,7 +8,7 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kodm_lite.data.folder import _interpolated
+from kodm_lite.data.folder import interpolated
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import HALF_CIRCLE, GreyLevels
 
