@@ -64,7 +64,7 @@ def digits(
     chosen = np.array([(_position(image) < _TEST_SHARE) == (split == "test") for image in pixels])
     images = torch.from_numpy(pixels[chosen]).float()[:, None] / _WHITE
     if size == 16:
-        images = torch.stack([_interpolated(image, (size, size)) for image in images])
+        images = torch.stack([interpolated(image, (size, size)) for image in images])
     return PhaseData(
         theta=encoding.encode(images * 2 - 1),
         labels=torch.from_numpy(loaded.target[chosen]).long(),

@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 
 from kodm_lite.data.cache import map_cache, write_cache
 from kodm_lite.data.images import MOST_PIXELS, read_image, upright
-from kodm_lite.data.listing import classes_of, list_images
+from kodm_lite.data.listing import classes_of, list_images, own_split
 from kodm_lite.data.options import check_choice, check_whole, given_path, listed
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import HALF_CIRCLE, GreyLevels
@@ -84,7 +84,8 @@ def image_folder(
     """Square images from the files of a folder and of its sub-folders, as phases in [-scale pi, scale pi].
 
     Files are those that Pillow opens, in the order of their names; one warning says what is left out and why.  The
-    sub-folders of ``path`` are the classes; without sub-folders there are no labels.  Photographs are turned upright,
+    sub-folders of ``path`` are the classes; without sub-folders there are no labels.  If they are train and test, they are
+    the splits, with a warning, and the classes lie in them.  Photographs are turned upright,
     transparent images laid on white; of several pages or moments the first is taken; white is 255 in images of 8 bits,
     65535 in those of 16 bits, 1 in those of floating point numbers.
 
@@ -157,6 +158,9 @@ def load_folder(
         )
     folder = given_path("path", path)
     names, left = list_images(folder)
+    if not label and (own := own_split(names, split)):
+        warnings.warn(f"image_folder: sub-folders look like splits; of {folder} only {own} is read", stacklevel=3)
+        return load_folder(folder / own, squares, "all", test_share, skip_broken, group, None, cache, workers)
     classes = sorted({label(name) for name in names}) if label else classes_of(folder, names)
     chosen = _split({name: group(name) if group else name for name in names}, split, test_share)
     files = _Files(folder, chosen, squares)
@@ -183,8 +187,8 @@ class _Notes:
     brightest: float = 0.0  # value of all, of 1
 
 
-class _Files(Dataset[tuple[str, np.ndarray | None, str, int]]):
-    """Files, each as its name, its squares in [0, 1] (k, C, size, size) or None, what is wrong with it, and its pages.
+class _Files(Dataset[tuple[str, np.ndarray | None, str, int, float]]):
+    """Files: name, squares in [0, 1] (k, C, size, size) or None, what is wrong, number of pages, brightest value.
 
     The squares are arrays: tensors would go from process to process through files, whose server complains at Ctrl-C.
     """
@@ -195,7 +199,7 @@ class _Files(Dataset[tuple[str, np.ndarray | None, str, int]]):
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> tuple[str, np.ndarray | None, str, int]:
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray | None, str, int, float]:
         name, wanted = self.names[index], self.squares
         try:
             image, pages = read_image(self.folder / name, wanted.channels, wanted.prepare)
@@ -204,10 +208,10 @@ class _Files(Dataset[tuple[str, np.ndarray | None, str, int]]):
             else:
                 made = _random_crops(image, wanted.size, wanted.crops, name, wanted.seed)
         except Exception as error:  # damaged files make decoders raise nearly everything
-            return name, None, f"{name} ({type(error).__name__}: {error})", 1
+            return name, None, f"{name} ({type(error).__name__}: {error})", 1, 0.0
         if wanted.flips:
             made = [square for one in made for square in (one, one.flip(-1))]
-        return name, torch.stack(made).numpy(), "", pages
+        return name, torch.stack(made).numpy(), "", pages, float(image.max())
 
     def key(self) -> str:
         """The same for the same files, unchanged, and the same options only."""
@@ -225,13 +229,13 @@ def _phases(files: _Files, workers: int, notes: _Notes) -> Iterator[Tensor]:
     loader = DataLoader(files, batch_size=None, num_workers=workers, generator=own, collate_fn=tuple)
     with _deaf_to_interrupts():
         read = iter(loader)  # starts the workers
-    for name, squares, error, pages in tqdm(read, desc="images", unit="file", delay=2, total=len(files)):
+    for name, squares, error, pages, brightest in tqdm(read, desc="images", unit="file", delay=2, total=len(files)):
         if squares is None:
             notes.broken[name] = error
             continue
         if pages > 1:
             notes.pages[name] = pages
-        notes.brightest = max(notes.brightest, float(squares.max()))
+        notes.brightest = max(notes.brightest, brightest)
         yield files.squares.encoding.encode(torch.from_numpy(squares) * 2 - 1)
 
 

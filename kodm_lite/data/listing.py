@@ -10,11 +10,12 @@ from pathlib import Path
 from kodm_lite.data.images import SUFFIXES, readable_suffixes
 from kodm_lite.data.options import listed
 
-__all__ = ["classes_of", "list_images"]
+__all__ = ["classes_of", "list_images", "own_split"]
 
 _LITTER = re.compile(r"\._.*|\.ds_store|__macosx|thumbs\.db|desktop\.ini|\.directory|@eadir", re.IGNORECASE)
 _SPLIT = re.compile(
-    r"((?P<train>train(ing)?)|val(id(ation)?)?|test(ing)?|dev|eval)([-_ ]?(set|split|data|images|\d+))?", re.IGNORECASE
+    r"((?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev)|(?P<test>test(ing)?|eval))([-_ ]?(set|split|data|images|\d+))?",
+    re.IGNORECASE,
 )
 
 
@@ -98,12 +99,26 @@ def classes_of(folder: Path, files: list[str]) -> list[str]:
     places = [name.split("/")[:-1] for name in files]
     for depth in range(max(map(len, places))):
         there = sorted({place[depth] for place in places if len(place) > depth})
-        splits = [name for name in there if _SPLIT.fullmatch(name)]
-        kinds = {bool(_SPLIT.fullmatch(name)["train"]) for name in splits}  # type: ignore[index]  # of a match
-        if len(kinds) == 2 or (depth == 0 and splits == there):
-            first = next(name for place in places for name in place[depth : depth + 1] if name in splits)
+        splits = {name: _kind(name) for name in there if _kind(name)}
+        if len({kind == "train" for kind in splits.values()}) == 2 or (depth == 0 and [*splits] == there):
             raise ValueError(
-                f"path: got {folder} with sub-folders {listed(splits)}, which look like splits, expected one for each "
-                f"class; try {folder / first} with split='all', or label= to say what the classes are"
+                f"path: got {folder} with sub-folders {listed([*splits])}, which look like splits, expected one for "
+                f"each class; try {folder / next(iter(splits))} with split='all', or label= to say what the classes are"
             )
     return [] if beside else sorted({place[0] for place in places})
+
+
+def own_split(files: list[str], split: str) -> str | None:
+    """The sub-folder of a split, if the sub-folders are train and test, perhaps with val, and nothing else."""
+    kinds = {name.split("/")[0]: _kind(name.split("/")[0]) for name in files if "/" in name}
+    folders = {kind: name for name, kind in sorted(kinds.items())}
+    if "train" not in folders or len(folders) < 2 or len(folders) < len(kinds) or None in folders:
+        return None
+    if any("/" not in name for name in files):
+        return None
+    return folders.get(split, folders.get("val") if split == "test" else None)
+
+
+def _kind(name: str) -> str | None:
+    found = _SPLIT.fullmatch(name)
+    return None if found is None else next(kind for kind, text in found.groupdict().items() if text)
