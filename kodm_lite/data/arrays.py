@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.circular import validate_phases
-from kodm_lite.data.options import given_path
+from kodm_lite.data.options import check_whole, given_path
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import Encoding
 
@@ -69,7 +69,7 @@ def memory_mapped(
     if not array.flags.c_contiguous:
         raise ValueError(f"path: got {file} in the order of Fortran, expected that of C; try np.ascontiguousarray")
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # that it cannot be written to, which is meant
+        warnings.simplefilter("ignore")  # that it cannot be written to, which is meant
         theta = torch.from_numpy(array)
     return PhaseData(theta, labels, tuple(names), encoding, f"the array {file.name}", "that of the array")
 
@@ -97,17 +97,16 @@ class DatasetExamples:
 
     def __init__(self, dataset: Any, encoding: Encoding, names: Sequence[str] = (), source: str = "a data set"):
         if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or not len(dataset):
-            raise ValueError(
-                f"dataset: got {type(dataset).__name__}, expected numbered examples, at least one; try a list"
-            )
+            got = type(dataset).__name__
+            raise ValueError(f"dataset: got {got}, expected numbered examples, at least one; try a list")
         if not isinstance(encoding, Encoding):
             raise ValueError(f"encoding: got {encoding!r}, expected what the phases stand for; try kodm_lite.Angles()")
         self.dataset, self.encoding, self.names, self.source = dataset, encoding, tuple(names), source
-        first, labels = self._item(0)[0], [self._checked(k) for k in range(len(dataset))]
-        self.shape = (len(dataset), *first.shape)
-        if None in labels and any(label is not None for label in labels):
-            raise ValueError(f"dataset: got no label of example {labels.index(None)}, expected all or none; try none")
-        self.labels = None if None in labels else torch.tensor(labels)
+        self.shape = (len(dataset), *self._item(0)[0].shape)
+        labels = [self._checked(k) for k in range(len(dataset))]
+        if len({label is None for label in labels}) == 2:
+            raise ValueError("dataset: got labels of some examples, expected those of all or none; try to add them")
+        self.labels = None if labels[0] is None else torch.tensor(labels)
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -119,16 +118,19 @@ class DatasetExamples:
     def _item(self, k: int) -> tuple[Tensor, Any]:
         item = self.dataset[k]
         theta, label = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
-        theta = theta if isinstance(theta, Tensor) else torch.from_numpy(np.array(theta, np.float32))
-        return theta.float(), label
+        try:
+            # NumPy copies, since PyTorch warns of arrays that cannot be written to.
+            return (
+                theta if isinstance(theta, Tensor) else torch.from_numpy(np.array(theta, np.float32))
+            ).float(), label
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"dataset: got {theta!r:.40} as example {k}, expected an array; try np.array") from error
 
     def _checked(self, k: int) -> int | None:
         """The label of an example that can be used."""
         theta, label = self._item(k)
-        if k == 0:
-            self.shape = (len(self.dataset), *theta.shape)
-        if theta.ndim not in (1, 3) or tuple(theta.shape) != self.shape[1:]:
-            expected = "(C, H, W) or (N,)" if k == 0 else str(self.shape[1:])
+        if theta.ndim not in (1, 3) or theta.shape != self.shape[1:]:
+            expected = "(C, H, W) or (N,)" if theta.ndim not in (1, 3) else str(self.shape[1:])
             raise ValueError(f"dataset: got shape {tuple(theta.shape)} of example {k}, expected {expected}; try [None]")
         validate_phases(theta[None], f"dataset[{k}]")
-        return None if label is None else int(label)
+        return None if label is None else check_whole("label", label, 0)
