@@ -119,10 +119,9 @@ class DatasetExamples:
         item = self.dataset[k]
         theta, label = item if isinstance(item, tuple | list) and len(item) == 2 else (item, None)
         try:
-            # NumPy copies, since PyTorch warns of arrays that cannot be written to.
-            return (
-                theta if isinstance(theta, Tensor) else torch.from_numpy(np.array(theta, np.float32))
-            ).float(), label
+            if not isinstance(theta, Tensor):
+                theta = torch.from_numpy(np.array(theta, np.float32))  # a copy: PyTorch warns of what is read-only
+            return theta.float(), label
         except (TypeError, ValueError) as error:
             raise ValueError(f"dataset: got {theta!r:.40} as example {k}, expected an array; try np.array") from error
 

@@ -84,10 +84,10 @@ def image_folder(
     """Square images from the files of a folder and of its sub-folders, as phases in [-scale pi, scale pi].
 
     Files are those that Pillow opens, in the order of their names; one warning says what is left out and why.  The
-    sub-folders of ``path`` are the classes; without sub-folders there are no labels.  If they are train and test, they are
-    the splits, with a warning, and the classes lie in them.  Photographs are turned upright,
-    transparent images laid on white; of several pages or moments the first is taken; white is 255 in images of 8 bits,
-    65535 in those of 16 bits, 1 in those of floating point numbers.
+    sub-folders of ``path`` are the classes; without sub-folders there are no labels.  If they are train and
+    test, they are the splits, with a warning, and the classes lie in them.  Photographs are turned upright, transparent
+    images laid on white; of several pages or moments the first is taken; white is 255 in images of 8 bits, 65535 in
+    those of 16 bits, 1 in those of floating point numbers.
 
     By default the centred square of each image is resized, with antialiasing, to ``size``.  With ``crops``, squares of
     ``size`` pixels are cut at random places of the image in its own resolution, for textures in large photographs; an
@@ -324,7 +324,7 @@ def interpolated(image: Tensor, shape: tuple[int, ...]) -> Tensor:
 
 
 def _report(left: list[str], notes: _Notes, files: int, skip_broken: bool) -> None:
-    """Refuse files that cannot be read, if they are not to be skipped; say in one warning what the user may not know."""
+    """Refuse files that cannot be read, if they are not to be skipped; say in one warning what may not be known."""
     broken, said = list(notes.broken.values()), []
     if broken and not (skip_broken and len(broken) < files):
         raise ValueError(

@@ -14,7 +14,8 @@ __all__ = ["classes_of", "list_images", "own_split"]
 
 _LITTER = re.compile(r"\._.*|\.ds_store|__macosx|thumbs\.db|desktop\.ini|\.directory|@eadir", re.IGNORECASE)
 _SPLIT = re.compile(
-    r"((?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev)|(?P<test>test(ing)?|eval))([-_ ]?(set|split|data|images|\d+))?",
+    r"((?P<train>train(ing)?)|(?P<val>val(id(ation)?)?|dev)|(?P<test>test(ing)?|eval))"
+    r"([-_ ]?(set|split|data|images|\d+))?",
     re.IGNORECASE,
 )
 
@@ -40,8 +41,8 @@ def list_images(folder: Path) -> tuple[list[str], list[str]]:
     out += [f"{len(names)} {reason}: {listed(names)}" for reason, names in sorted(left.items())]
     if not images:
         raise ValueError(
-            f"path: got {folder} with {'; '.join(out) or 'no files'}, expected images {', '.join(readable_suffixes())}; "
-            "try another folder, or convert the images to PNG"
+            f"path: got {folder} with {'; '.join(out) or 'no files'}, expected images "
+            f"{', '.join(readable_suffixes())}; try another folder, or convert the images to PNG"
         )
     return sorted(images), out
 
