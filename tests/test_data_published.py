@@ -223,6 +223,11 @@ def test_photographs_are_counted(tmp_path):
     (tmp_path / "._D112.gif").write_bytes(b"of another system")
     assert check("brodatz", tmp_path).startswith("brodatz: partial, 13 of 112 files")
     assert "partial: 13 of 112 files" in brodatz(tmp_path, size=8).source
+    for name in ("D113.gif", "D0.gif", "D1234.gif", "D3_holiday.gif"):
+        save(tmp_path / "own" / name, noise(9, 9))
+    assert "without these files" in refused(lambda: check("brodatz", tmp_path / "own"))
+    save(tmp_path / "prints" / "Real" / "scan.bmp", noise(9, 9))
+    assert "without these files" in refused(lambda: check("socofing", tmp_path / "prints"))
     photographs(tmp_path, range(14, 113))
     assert check("brodatz", tmp_path).startswith("brodatz: 112 files")
 
@@ -238,6 +243,12 @@ def test_what_is_not_recognised_is_not_certified(tmp_path):
     save(tmp_path / "stone_brick" / "a.png", noise(9, 9))
     assert check("ground_terrain", tmp_path).startswith("ground_terrain: 5 files")
     assert ground_terrain(tmp_path, split="all").source.startswith("Ground Terrain in Outdoor Scenes")
+
+
+def test_a_root_of_splits_is_not_read_as_one_of_them(tmp_path):
+    for split in ("train", "test"):
+        save(tmp_path / split / "sand" / "a.png", noise(9, 9))
+    assert "several such folders, test, train" in refused(lambda: ground_terrain(tmp_path))
 
 
 PRINT = noise(97, 90, seed=4)

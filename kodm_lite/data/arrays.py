@@ -96,14 +96,18 @@ class DatasetExamples:
     """
 
     def __init__(self, dataset: Any, encoding: Encoding, names: Sequence[str] = (), source: str = "a data set"):
-        if not hasattr(dataset, "__len__") or not hasattr(dataset, "__getitem__") or not len(dataset):
+        try:
+            count = len(dataset) if hasattr(dataset, "__getitem__") else 0
+        except TypeError:
+            count = 0
+        if not count:
             got = type(dataset).__name__
             raise ValueError(f"dataset: got {got}, expected numbered examples, at least one; try a list")
         if not isinstance(encoding, Encoding):
             raise ValueError(f"encoding: got {encoding!r}, expected what the phases stand for; try kodm_lite.Angles()")
         self.dataset, self.encoding, self.names, self.source = dataset, encoding, tuple(names), source
-        self.shape = (len(dataset), *self._item(0)[0].shape)
-        labels = [self._checked(k) for k in range(len(dataset))]
+        self.shape = (count, *self._item(0)[0].shape)
+        labels = [self._checked(k) for k in range(count)]
         if len({label is None for label in labels}) == 2:
             raise ValueError("dataset: got labels of some examples, expected those of all or none; try to add them")
         self.labels = None if labels[0] is None else torch.tensor(labels)

@@ -263,7 +263,8 @@ def _print(height: Tensor, contact: Tensor, noises: Tensor, period: float, pores
         dots = blur(noises[:, 1], 0.1 * period)
         peak = torch.nn.functional.max_pool2d(dots[:, None], 2 * round(period / 3) + 1, 1, round(period / 3))[:, 0]
         on_ridges = (dots == peak) & (height > 0.8)
-        spots = blur(on_ridges.float(), 0.08 * period) * (2 * math.pi * (0.08 * period) ** 2)
+        radius = max(0.3, 0.08 * period)  # pixels
+        spots = blur(on_ridges.float(), radius) * (2 * math.pi * radius**2)
         ink = ink * (1 - spots.clamp(max=1.0))
     grey = 1 - 2 * ink.clamp(0, 1) * contact
     return (grey + noise * noises[:, 1]).clamp(-1, 1)

@@ -31,7 +31,8 @@ __all__ = ["SOURCES", "Source", "brodatz", "check", "ground_terrain", "instructi
 
 _TEST_SHARE = 0.2  # as in the published code
 _PRINT = re.compile(r"(\d+)__[MF]_(left|right)_(thumb|index|middle|ring|little)_finger\.bmp", re.IGNORECASE)
-_PLATE = re.compile(r"D0*(\d+)\.\w+", re.IGNORECASE)
+_PLATE = re.compile(r"D0*([1-9]\d?|10\d|11[0-2])\.\w+", re.IGNORECASE)
+_NAMES = {"brodatz": _PLATE, "socofing": _PRINT}  # of files, where these have names of their own
 
 
 @dataclass(frozen=True)
@@ -257,9 +258,8 @@ def ground_terrain(
 
     The sub-folders of ``path`` are the classes.  GTOS is the likeliest source of the published ground terrain, but the
     published code names none; this reads any folder of that kind, and cites GTOS only where it knows its materials.  A
-    fifth of the photographs, by a hash of their
-    names, are the test split: two photographs of the same place can be in different ones.  Where the authors' own split
-    is wanted, read its folders with ``split="all"``.
+    fifth of the photographs, by a hash of their names, are the test split: two photographs of the same place can be in
+    different ones.  Where the authors' own split is wanted, read its folders with ``split="all"``.
 
     Args:
         path: the folder with one sub-folder for each material.
@@ -290,10 +290,14 @@ def _source(name: str) -> Source:
 
 def _folder(source: Source, place: Path) -> Path:
     """The folder that holds the expected files: the given one, or one in it, as archives are often packed."""
-    if place.is_dir():
-        for folder in (place, *sorted(inner for inner in place.iterdir() if inner.is_dir())):
-            if any(_matching(source, folder, pattern) for pattern, _, _ in _FILES[source.name]):
-                return folder
+    inner = sorted(inner for inner in place.iterdir() if inner.is_dir()) if place.is_dir() else []
+    for folders in ([place], inner):
+        fitting = [f for f in folders if any(_matching(source, f, pattern) for pattern, _, _ in _FILES[source.name])]
+        if len(fitting) > 1:
+            several = listed([folder.name for folder in fitting])
+            raise ValueError(f"path: got {place} with several such folders, {several}, expected one; try {fitting[0]}")
+        if fitting:
+            return fitting[0]
     problem = f"{place} without these files" if place.is_dir() else f"{place}, which is no folder"
     raise ValueError(
         f"path: got {problem}, expected {source.expects}; try image_folder for other images, or the following.\n"
@@ -304,7 +308,8 @@ def _folder(source: Source, place: Path) -> Path:
 def _matching(source: Source, folder: Path, pattern: str) -> list[Path]:
     endings = (".bin",) if source.name == "cifar10" else readable_suffixes()
     files = (file for file in folder.glob(pattern) if file.is_file() and not file.name.startswith("."))
-    return sorted(file for file in files if file.suffix.lower() in endings)
+    known = _NAMES.get(source.name, re.compile(".*"))
+    return sorted(file for file in files if file.suffix.lower() in endings and known.fullmatch(file.name))
 
 
 def _recognised(name: str, folder: Path) -> bool:
@@ -345,7 +350,7 @@ def _finger(name: str) -> tuple[str, str]:
 def _plate(name: str) -> str:
     """The photograph, from the name of a file."""
     found = _PLATE.fullmatch(name)
-    if not found or not 1 <= int(found[1]) <= 112:
+    if not found:
         raise ValueError(f"path: got the image {name}, expected D1 to D112, such as D1.gif; try to move it elsewhere")
     return f"D{int(found[1])}"
 

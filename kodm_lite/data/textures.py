@@ -56,7 +56,7 @@ def textures(
     (torch.Size([6, 1, 16, 16]), [0, 1, 2, 0, 1, 2])
     """
     check_choice("split", split, ("train", "test"))
-    if isinstance(names, str) or not set(names) or not set(names) <= set(TEXTURES):
+    if not isinstance(names, list | tuple) or not names or any(name not in TEXTURES for name in names):
         raise ValueError(f"names: got {names!r}, expected a list of some of {TEXTURES}; try names=['brick']")
     n = check_whole("n", n, 1, hint=768)
     encoding = GreyLevels(scale)
