@@ -96,9 +96,10 @@ from kodm_lite import KuramotoProcess
 from kodm_lite.data import folder as folder_module
 from kodm_lite.data import image_folder
 from kodm_lite.networks import PeriodicUNet
-from kodm_lite.training import TrainingOptions, fit
+from kodm_lite.training import TrainingOptions, fit, loop
 
 torch.set_num_threads(1)
+loop._Training.calibrate = lambda *_: None  # after a training; takes memory for 64 images, however many there are
 process = KuramotoProcess()
 network = PeriodicUNet(1, process, width=8, multipliers=(1, 2), patch=4, attention=())
 small = torch.zeros(2, 1, 128, 128)

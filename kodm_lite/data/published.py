@@ -227,11 +227,8 @@ def brodatz(
 
     Args:
         path: the folder with the images D1 to D112.
-        size: side of the images in pixels, at least 4.
-        split: "train", "test" or "all".
+        size, split, seed, skip_broken: see :func:`image_folder`.
         crops: number of random crops of each photograph, in its own resolution; None resizes the photographs instead.
-        seed: integer that decides where crops are cut.
-        skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size); labels are the photographs, "D1" to "D112".
@@ -263,11 +260,8 @@ def ground_terrain(
 
     Args:
         path: the folder with one sub-folder for each material.
-        size: side of the images in pixels, at least 4.
-        split: "train", "test" or "all".
+        size, split, seed, skip_broken: see :func:`image_folder`.
         crops: number of random crops of each photograph, in its own resolution; None resizes the photographs instead.
-        seed: integer that decides where crops are cut.
-        skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size); labels are the sub-folders.
