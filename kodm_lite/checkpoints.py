@@ -41,8 +41,9 @@ from kodm_lite.calibration import Calibration
 from kodm_lite.checkpoint_header import FORMAT, check_options, check_same, json_text, parse_json, seal, shorten, shown
 from kodm_lite.encoding import Encoding
 from kodm_lite.files import write_atomically
+from kodm_lite.kinds import process_from_dict
 from kodm_lite.model import Model, describe, network_from_dict, unwrapped
-from kodm_lite.registry import encodings, processes
+from kodm_lite.registry import encodings
 from kodm_lite.validation import check_device
 
 __all__ = [
@@ -242,7 +243,7 @@ def _read_model(file: BinaryIO, build: Callable[..., nn.Module] | None = None) -
 
 def _process(data: dict[str, Any]) -> Any:
     try:
-        process = processes.of(data).from_dict(data)
+        process = process_from_dict(data)
     except (ValueError, RuntimeError) as error:  # of Python and torch too, for a reference phase of strings
         reason = str(error)[:110]
         raise ValueError(f"process: got none ({reason}), expected what to_dict of a process returns") from error

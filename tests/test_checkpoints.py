@@ -31,6 +31,7 @@ from kodm_lite.checkpoints import (
     read_header,
     save,
 )
+from kodm_lite.encoding import GreyLevels
 from kodm_lite.euclidean import VariancePreserving
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet, describe
 from kodm_lite.sphere import IsotropicNoise, SphericalNet
@@ -55,14 +56,14 @@ def trained(network):
 def oscillators(**options):
     process = KuramotoProcess(LocalCoupling(1, "reflect"), reference_phase=0.25)
     network = trained(PeriodicMLP(4, process, width=16, depth=2, **options))
-    return Model(network, process, (4,), 0.9, CALIBRATION, CARD)
+    return Model(network, process, (4,), GreyLevels(0.9), CALIBRATION, CARD)
 
 
 def images():
     field = torch.linspace(-3, 3, 64).reshape(1, 8, 8)
     process = KuramotoProcess(LocalCoupling(2), reference_phase=field).scaled(1.7)
     network = PeriodicUNet(1, process, width=8, multipliers=(1, 2), attention=(1,), periodic_boundary=True, classes=3)
-    return Model(trained(network), process, (1, 8, 8), 0.8, None, CARD)
+    return Model(trained(network), process, (1, 8, 8), GreyLevels(0.8), None, CARD)
 
 
 MODELS = {"oscillators": oscillators, "images": images}
@@ -175,7 +176,7 @@ def test_the_header_is_read_without_the_weights(model, path):
     path.write_bytes(content)
     header = read_header(path)
     assert header["network"] == describe(model.network) and header["process"] == model.process.to_dict()
-    assert (header["shape"], header["scale"], header["card"]) == (list(model.shape), model.encoding.scale, CARD)
+    assert (header["shape"], header["encoding"], header["card"]) == (list(model.shape), model.encoding.to_dict(), CARD)
     assert header["parameters"] == sum(x.numel() for x in model.network.parameters())
     with pytest.raises(CheckpointError, match="checksum"):
         load(path)
@@ -250,8 +251,6 @@ def with_nan(model):
         (lambda m: m._replace(network=nn.DataParallel(m.network)), "got DataParallel, .* try network.module"),
         (lambda m: m._replace(process=KuramotoProcess()), "got another process than the network's"),
         (lambda m: m._replace(shape=(5,)), r"shape: got \(5,\), expected \(4,\)"),
-        (lambda m: m._replace(scale=1.5), "scale: got 1.5, expected a number from"),
-        (lambda m: m._replace(scale=None), "scale: got None"),
         (lambda m: m._replace(card=["name"]), "card: got"),
         (lambda m: m._replace(card={"loss": math.nan}), "card: got what is no JSON"),
         (lambda m: m._replace(card={"loss": torch.zeros(1)}), r"card: got what is no JSON .* try float\(x\)"),
@@ -291,7 +290,7 @@ def test_a_shape_has_to_fit_network_and_process(path, shape):
 def test_a_coupling_must_not_reach_beyond_the_image(path):
     process = KuramotoProcess(LocalCoupling(4))
     with pytest.raises(ValueError, match="radius: got 4 for an image of shape"):
-        save(path, Model(PeriodicMLP(4, process, width=8), process, (4,), 0.9, None, {}))
+        save(path, Model(PeriodicMLP(4, process, width=8), process, (4,), GreyLevels(0.9), None, {}))
 
 
 def test_a_truncated_file_is_refused(path):
@@ -380,8 +379,8 @@ def test_every_field_is_checked_for_type_and_value(path, name):
         (("shape",), [1, 2, 2], "shape: got"),
         (("shape",), [4.0], "shape: got"),
         (("shape",), [4, 4, 4, 4], "shape: got"),
-        (("scale",), 0, "scale: got 0"),
-        (("scale",), 1.01, "scale: got 1.01, expected a number from"),
+        (("encoding", "scale"), 0, "scale: got 0"),
+        (("encoding", "kind"), "colours", "encoding: got kind 'colours', expected one of"),
         (("calibration", "times"), [1.0, 0.25], "calibration: got times"),
         (("calibration", "times"), [0.25], "calibration: got times"),
         (("calibration", "times"), [0.25, 1.5], "calibration: got"),
@@ -693,7 +692,7 @@ import os, signal, sys
 from kodm_lite.checkpoints import load, save
 model = load(sys.argv[1])
 os.replace = lambda *args: os.kill(os.getpid(), signal.SIGKILL)
-save(sys.argv[1], model._replace(scale=0.5))
+save(sys.argv[1], model._replace(encoding=GreyLevels(0.5)))
 """
 
 
@@ -702,7 +701,7 @@ def test_a_killed_save_leaves_the_old_file(path):
     killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, timeout=120)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len([*path.parent.iterdir()]) == 2, "it was killed with the new file written"
-    assert path.read_bytes() == old and load(path).scale == 0.9
+    assert path.read_bytes() == old and load(path).encoding == GreyLevels(0.9)
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")

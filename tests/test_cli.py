@@ -33,6 +33,7 @@ from kodm_lite import (
     to_uint8,
 )
 from kodm_lite.checkpoints import Model
+from kodm_lite.encoding import Angles, GreyLevels
 from kodm_lite.networks import SIZES, PeriodicMLP, PeriodicUNet
 from kodm_lite.pictures.files import FILM_BYTES, grid, write_film
 from kodm_lite.reproduce.table import summary, table
@@ -76,10 +77,10 @@ def models(tmp_path_factory):
     data = torch.zeros(4, 1, 8, 8)
     calibration = calibrate(grey, PROCESS, data, points=3)
     card = {"classes": ["brick", "grass"], "evil": "\x1b[31mred\u202e", "bad\x07key": 1}
-    checkpoints.save(folder / "grey.safetensors", Model(grey, PROCESS, (1, 8, 8), 0.9, calibration, card))
-    checkpoints.save(folder / "rgb.safetensors", Model(unet(3), PROCESS, (3, 8, 8), 0.9, None, {}))
+    checkpoints.save(folder / "grey.safetensors", Model(grey, PROCESS, (1, 8, 8), GreyLevels(0.9), calibration, card))
+    checkpoints.save(folder / "rgb.safetensors", Model(unet(3), PROCESS, (3, 8, 8), GreyLevels(0.9), None, {}))
     mlp = PeriodicMLP(3, PROCESS, width=8, depth=1)
-    checkpoints.save(folder / "mlp.safetensors", Model(mlp, PROCESS, (3,), 0.9, None, {}))
+    checkpoints.save(folder / "mlp.safetensors", Model(mlp, PROCESS, (3,), GreyLevels(0.9), None, {}))
     return folder
 
 
@@ -325,7 +326,7 @@ def test_an_archive_has_phases_seeds_and_header(grey, tmp_path):
     assert theta.dtype == np.float32 and theta.shape == (5, 1, 8, 8) and seeds.tolist() == [7, 8, 9, 10, 11]
     assert header["method"] == "euler" and header["steps"] == 3 and header["class"] == "grass"
     assert header["weights_sha256"] == checkpoints.read_header(grey)["weights_sha256"]
-    assert KuramotoProcess.from_dict(header["process"]) == PROCESS and header["scale"] == 0.9
+    assert KuramotoProcess.from_dict(header["process"]) == PROCESS and header["encoding"]["scale"] == 0.9
     model = checkpoints.load(grey)
 
     def score(x, t):
@@ -549,7 +550,7 @@ def test_as_a_module_and_into_a_closed_pipe(grey):
 def textured(tmp_path_factory):
     """A tiny model of images of 32 x 32 pixels."""
     path = tmp_path_factory.mktemp("textured") / "model.safetensors"
-    checkpoints.save(path, Model(unet(), PROCESS, (1, 32, 32), 0.5, None, {}))
+    checkpoints.save(path, Model(unet(), PROCESS, (1, 32, 32), GreyLevels(0.5), None, {}))
     return path
 
 
@@ -782,17 +783,17 @@ def test_evaluate_says_before_it_draws_that_inception_is_missing(capsys, texture
 
 
 def test_evaluate_refuses_images_on_another_scale(capsys, tmp_path):
-    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), 0.9, None, {}))
+    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), GreyLevels(0.9), None, {}))
     assert cli.main(["evaluate", str(tmp_path / "m.safetensors"), "--data", "fingerprints-32", "-n", "20"]) == 1
-    assert "data: got images of scale 0.5, expected 0.9" in capsys.readouterr().err
+    assert "data: got images with GreyLevels(scale=0.5), expected GreyLevels(scale=0.9)" in capsys.readouterr().err
 
 
 def test_evaluate_refuses_a_folder_of_images_for_a_model_of_angles(capsys, photographs, tmp_path):
-    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 8, 8), 1.0, None, {}))
+    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 8, 8), Angles(), None, {}))
     fails(
         capsys,
         ["evaluate", tmp_path / "m.safetensors", "--data", photographs, "-n", "2"],
-        "data: got images of scale 0.9, expected 1.0",
+        "data: got images with GreyLevels(scale=0.9), expected Angles()",
     )
 
 
@@ -801,7 +802,7 @@ def test_evaluate_refuses_a_folder_of_images_for_a_model_of_angles(capsys, photo
 )
 def test_evaluate_notes_that_a_model_has_learned_from_other_images(capsys, tmp_path, learned, noted):
     card = {} if learned is None else {"data": learned}
-    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), 0.5, None, card))
+    checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), GreyLevels(0.5), None, card))
     words = ["evaluate", str(tmp_path / "m.safetensors"), "--data", "fingerprints-32", "-n", "20", "--steps", "1"]
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
