@@ -8,7 +8,6 @@ import pytest
 import torch
 
 import kodm_lite.data.terrain
-from kodm_lite import Angles
 from kodm_lite.data import aspect, elevation, terrain_aspect
 from kodm_lite.data.crops import random_corners
 from kodm_lite.encoding import Angles
