@@ -11,8 +11,9 @@ from kodm_lite.circular import angle_difference, image_to_phase, order_parameter
 from kodm_lite.fokker_planck import ExactScore, FokkerPlanck1D, FokkerPlanck2D, ImageSetScore
 from kodm_lite.kernels import VonMises, WrappedNormal
 from kodm_lite.kuramoto import GlobalCoupling, LocalCoupling, kuramoto_drift
+from kodm_lite.memory import terminal_memory
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
-from kodm_lite.priors import GibbsPrior, OrderParameterPrior, terminal_memory
+from kodm_lite.priors import GibbsPrior, OrderParameterPrior
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import calibrate, sample
 from kodm_lite.schedules import LinearSchedule

@@ -22,7 +22,7 @@ from kodm_lite import (
     VonMises,
     WrappedNormal,
 )
-from kodm_lite.fokker_planck import evolve_modes
+from kodm_lite.modes import evolve_modes
 
 PI = math.pi
 PROCESS = KuramotoProcess(reference_phase=0.4)

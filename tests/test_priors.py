@@ -20,7 +20,7 @@ from kodm_lite import (
     wrap,
 )
 from kodm_lite.data import textures
-from kodm_lite.process import flat_image_memory
+from kodm_lite.memory import flat_image_memory
 
 PI = math.pi
 RATIO = 3.0 / 5.0  # K/D of the published schedule at t = 1
