@@ -228,13 +228,14 @@ def _centred_von_mises(kappa: Tensor, generator: Generators) -> Tensor:
     ln v <= kappa (2 b / (1 + b) - 2 s) + ln(1 + (1 - b) s / b) + ln((1 + b) / 2).
     """
     b = 1 / (2 * kappa + torch.hypot(2 * kappa, torch.ones_like(kappa)))
+    steep, offset = (1 - b) / b, torch.log((1 + b) / 2) + 2 * kappa * b / (1 + b)
     theta = torch.zeros_like(kappa)
     pending = torch.ones_like(kappa, dtype=torch.bool)
     for _ in range(_ROUNDS):
         u, v = uniform(kappa, generator), uniform(kappa, generator)
         proposal = 2 * torch.atan(torch.sqrt(b) * torch.tan(math.pi * (u - 0.5)))
         s = torch.sin(proposal / 2).square()
-        gain = kappa * (2 * b / (1 + b) - 2 * s) + torch.log1p((1 - b) * s / b) + torch.log((1 + b) / 2)
+        gain = offset - 2 * kappa * s + torch.log1p(steep * s)
         theta = torch.where(pending, proposal, theta)
         pending = pending & (gain < torch.log(v))
         if kappa.device.type == "cpu" and not pending.any():  # no other device should be waited for

@@ -82,8 +82,8 @@ class KuramotoProcess:
         phase = self.reference_phase
         if isinstance(phase, bool) or not isinstance(phase, (Tensor, Real)):
             raise ValueError(f"reference_phase: got {phase!r}, expected a number or a tensor of radians; 0.0 is usual")
-        field = phase if isinstance(phase, Tensor) else torch.tensor(float(phase), dtype=torch.float64)
-        validate_phases(field, "reference_phase")
+        as_tensor = phase if isinstance(phase, Tensor) else torch.tensor(float(phase), dtype=torch.float64)
+        validate_phases(as_tensor, "reference_phase")
         if not isinstance(phase, Tensor) or phase.ndim == 0:
             object.__setattr__(self, "reference_phase", float(phase))
         elif not phase.requires_grad:  # what is frozen does not change with the caller's tensor

@@ -360,8 +360,8 @@ def test_a_coarse_tolerance_is_kept_and_made_use_of(coupling, monkeypatch):
     process, theta0, stages = KuramotoProcess(coupling), random_phases(1, 4, 6, seed=3), []
     coarse = score_errors(process, theta0, LONG, 1e-2)
     assert np.sqrt((coarse**2).mean((1, 2, 3))).max() < 1e-2
-    stage = mean_field._stage
-    monkeypatch.setattr(mean_field, "_stage", lambda *args: (stages.append(tolerance), stage(*args))[1])
+    stage = mean_field._advance
+    monkeypatch.setattr(mean_field, "_advance", lambda *args: (stages.append(tolerance), stage(*args))[1])
     for tolerance in (1e-3, 1e-2):
         mean_field_law(process, theta0[None], torch.tensor([1.0]), tolerance)
     assert stages.count(1e-2) < 0.6 * stages.count(1e-3)
