@@ -23,7 +23,7 @@ from torch import Generator, Tensor
 from kodm_lite.circular import is_integer, order_parameter, wrap
 from kodm_lite.kernels import VonMises
 from kodm_lite.kuramoto import drift_in_field
-from kodm_lite.randomness import Generators, check_kind, check_one_per_image, normal
+from kodm_lite.randomness import Generators, check_kind, check_one_per_image, known_device, normal
 
 if TYPE_CHECKING:
     from kodm_lite.process import KuramotoProcess
@@ -225,5 +225,5 @@ def device_of(generator: Generators, device: torch.device | str | None = None) -
     check_kind(generator)
     first = generator[0] if isinstance(generator, Sequence) and generator else generator
     if isinstance(first, Generator):
-        return first.device if device is None else torch.device(device)
-    return torch.device("cpu" if device is None else device)
+        return first.device if device is None else known_device(device)
+    return known_device(device)

@@ -205,7 +205,7 @@ class KuramotoProcess:
                 :meth:`check_steps` refuses.
         """
         self.validate(theta0, "theta0")
-        if method not in ("euler", "heun"):
+        if not isinstance(method, str) or method not in ("euler", "heun"):
             raise ValueError(f"method: got {method!r}, expected 'euler' or 'heun'; try 'euler'")
         last = largest_time(t, len(theta0))
         self.check_steps(steps, last)
@@ -365,7 +365,7 @@ class KuramotoProcess:
         if not isinstance(data, dict) or set(data) != expected:
             raise ValueError(f"process: got {data!r}, expected a dictionary with {sorted(expected)}")
         try:
-            coupling = dict(data["coupling"])
+            coupling = {**data["coupling"]}
             kind = coupling.pop("kind")
             phase = data["reference_phase"]
             return cls(
@@ -373,8 +373,10 @@ class KuramotoProcess:
                 **{name: LinearSchedule(*data[name]) for name in _SCHEDULES},
                 reference_phase=torch.tensor(phase, dtype=torch.float64) if isinstance(phase, list) else phase,
             )
-        except (KeyError, TypeError) as error:
-            raise ValueError(f"process: got {data!r}, expected what KuramotoProcess.to_dict() returns") from error
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(
+                f"process: got {data!r}, expected what KuramotoProcess.to_dict() returns ({error}); try that"
+            ) from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KuramotoProcess) and self._key() == other._key()

@@ -50,15 +50,15 @@ def generators_from_seeds(seeds: Seeds, device: torch.device | str = "cpu") -> l
 
 
 def known_device(device: torch.device | str | None) -> torch.device:
-    """The device of that name, if this machine has it and can draw random numbers there; None is the CPU.
+    """The device of that name, if this machine has it; None is the CPU.
 
     Raises:
         ValueError: no device of this machine.
     """
     try:
         known = torch.device("cpu" if device is None else device)
-        Generator(known)
-    except (RuntimeError, TypeError, AssertionError) as error:
+        torch.empty(0, device=known)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
         raise ValueError(
             f"device: got {device!r}, expected one of this machine ({str(error).splitlines()[0]}); try 'cpu'"
         ) from None

@@ -14,6 +14,8 @@ from typing import Any, TypeAlias, overload
 import torch
 from torch import Tensor
 
+from kodm_lite.circular import check_broadcast
+
 __all__ = ["LinearSchedule", "per_image"]
 
 Time: TypeAlias = Tensor | float  # a number, or one time per image
@@ -61,6 +63,8 @@ class LinearSchedule:
         """The integral of the rate from t0 to t1, exactly."""
         check_time(t0, "t0")
         check_time(t1, "t1")
+        if isinstance(t0, Tensor) and isinstance(t1, Tensor) and t0.shape != t1.shape:
+            check_broadcast(t0, t1, "t0")
         return (t1 - t0) * (self.start + 0.5 * (self.end - self.start) * (t0 + t1))
 
     def scaled(self, factor: float) -> LinearSchedule:

@@ -82,7 +82,9 @@ def check_step(t0: float, t1: float) -> None:
 
 def check_count(t: Time, theta: Tensor) -> None:
     """Refuse times that are not one per image."""
-    if isinstance(t, Tensor) and t.ndim == 1 and t.shape != theta.shape[:1]:
+    if not isinstance(t, Tensor) or t.ndim == 0 or t.shape == theta.shape[:1]:
+        return
+    if t.ndim != theta.ndim or any(a not in (1, b) for a, b in zip(t.shape, theta.shape, strict=True)):
         raise ValueError(
             f"t: got shape {tuple(t.shape)} for the phases {tuple(theta.shape)}, expected a number or one time per "
             f"image, ({len(theta)},); try t.expand({len(theta)})"
