@@ -37,10 +37,7 @@ __all__ = [
     "linear_fluctuation",
     "mean_field_score",
     "shared_fluctuation",
-    "trusted_fluctuation",
 ]
-
-_SPREAD = 0.05  # what linear theory is off by for textures (chapter 7)
 
 
 @dataclass(frozen=True)
@@ -100,27 +97,6 @@ def linear_fluctuation(process: KuramotoProcess, t: Tensor) -> Tensor:
         return torch.where(x < 1e-6, 1 + x / 2, -x / torch.expm1(-x.clamp(min=1e-6)))
 
     return ((h(x + y) - h(y)) / x).to(t.dtype)
-
-
-def trusted_fluctuation(process: KuramotoProcess, measured: Fluctuation) -> Fluctuation:
-    """Linear theory, moved towards what was measured as far as that is certain.
-
-    The mean of both, weighted by their variances: of the measurement, and of the theory, which is right to some
-    hundredths.  A measurement on few images has errors above one, and may not decide anything.
-
-    Args:
-        process: the forward process.
-        measured: by :func:`calibrate_fluctuation`.
-
-    Source: this project.  Book: chapter 7.
-    """
-    theory = linear_fluctuation(process, torch.tensor(measured.times, dtype=torch.float64)).tolist()
-    ratios, errors = [], []
-    for expected, found, error in zip(theory, measured.ratios, measured.errors, strict=True):
-        weight = _SPREAD**2 / (_SPREAD**2 + error**2)
-        ratios.append(expected + weight * (found - expected))
-        errors.append(weight**0.5 * error)
-    return Fluctuation(measured.times, tuple(ratios), tuple(errors))
 
 
 def shared_fluctuation(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor) -> Tensor:

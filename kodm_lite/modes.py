@@ -13,6 +13,7 @@ from __future__ import annotations
 import cmath
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -22,7 +23,15 @@ from torch import Tensor
 if TYPE_CHECKING:
     from kodm_lite.process import KuramotoProcess
 
-__all__ = ["evolve_modes", "lawson_step", "mean_field_torque", "reference_direction", "stable_steps", "torque_of_field"]
+__all__ = [
+    "cos_sin_of_field",
+    "evolve_modes",
+    "lawson_step",
+    "mean_field_torque",
+    "reference_direction",
+    "stable_steps",
+    "torque_of_field",
+]
 
 Torque = Callable[["KuramotoProcess", Tensor, float], Tensor]
 
@@ -102,3 +111,24 @@ def reference_direction(process: KuramotoProcess) -> complex:
             "reference_phase: got a field, expected a number: one marginal density serves all oscillators here; try 0.0"
         )
     return cmath.exp(1j * process.reference_phase)
+
+
+def cos_sin_of_field(phase: Tensor, like: Tensor) -> tuple[Tensor, Tensor]:
+    """Cosine and sine of a reference field on the device of ``like`` and with its precision, made once for all steps.
+
+    The compiler must not see what is kept, and a gradient with respect to the field needs it made anew.
+    """
+    keep = not (torch.compiler.is_compiling() or phase.requires_grad)
+    return (_kept_cos_sin if keep else _cos_sin)(phase, like.dtype, like.device)
+
+
+def _cos_sin(phase: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    phase = phase.to(device, dtype)
+    return phase.cos(), phase.sin()
+
+
+@lru_cache(maxsize=16)
+def _kept_cos_sin(phase: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Tensors as keys are equal to themselves alone, and live as long as what is kept."""
+    with torch.inference_mode(False):  # whoever comes first, the field is for all
+        return _cos_sin(phase.clone(), dtype, device)

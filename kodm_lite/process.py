@@ -12,25 +12,33 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from numbers import Real
 from typing import Any, ClassVar, Literal, NamedTuple, overload
 
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import check_precision, is_integer, validate_phases, wrap
+from kodm_lite.circular import check_precision, validate_phases, wrap
 from kodm_lite.kernels import VonMises
-from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling, drift_in_field
+from kodm_lite.kuramoto import Coupling, GlobalCoupling, drift_in_field
 from kodm_lite.memory import forgetting_strength
+from kodm_lite.modes import cos_sin_of_field
 from kodm_lite.priors import GibbsPrior, check_fits, stationary_law
 from kodm_lite.randomness import Generators, normal
+from kodm_lite.registry import couplings
 from kodm_lite.schedules import LinearSchedule, per_image
-from kodm_lite.simulation import check_count, check_step, increasing_times, largest_time, run_along, run_to
+from kodm_lite.simulation import (
+    STEPS,
+    check_count,
+    check_step,
+    check_steps,
+    increasing_times,
+    largest_time,
+    run_along,
+    run_to,
+)
 
-__all__ = ["Coefficients", "KuramotoProcess"]
-
-STEPS = 100  # the published number of steps over the unit of time
+__all__ = ["STEPS", "Coefficients", "KuramotoProcess"]
 
 
 class Coefficients(NamedTuple):
@@ -66,7 +74,6 @@ class KuramotoProcess:
     reference_strength: LinearSchedule = field(default=LinearSchedule(0.0045, 4.5))
     diffusion: LinearSchedule = field(default=LinearSchedule(0.005, 5.0))
     reference_phase: float | Tensor = 0.0
-
     kind: ClassVar[str] = "kuramoto"
 
     def __post_init__(self) -> None:
@@ -154,8 +161,7 @@ class KuramotoProcess:
         phase = self.reference_phase
         if not isinstance(phase, Tensor):
             return math.cos(phase), math.sin(phase)
-        keep = not (torch.compiler.is_compiling() or phase.requires_grad)
-        return (_kept_direction if keep else _direction)(phase, like.dtype, like.device)
+        return cos_sin_of_field(phase, like)
 
     def advance(self, theta: Tensor, noise: Tensor, t0: Tensor | float, t1: Tensor | float) -> Tensor:
         """One Euler-Maruyama step with given standard normal ``noise``, not wrapped: the hot path, nothing checked."""
@@ -227,22 +233,8 @@ class KuramotoProcess:
         return wrap(run_to(advance, theta0, t, steps, generator))
 
     def check_steps(self, steps: int, last: float = 1.0) -> None:
-        """Refuse steps of 1/steps up to the time ``last`` that would overshoot what they head for.
-
-        Raises:
-            ValueError: no integer >= 1, or K + K_ref integrate to more than 1 over the largest step.
-        """
-        if not is_integer(steps, 1):
-            raise ValueError(
-                f"steps: got {steps!r}, expected an integer, at least 1 per unit of time; the paper takes {STEPS}"
-            )
-        ends = ((0.0, min(1 / steps, last)), (max(last - 1 / steps, 0.0), last))  # rates are linear
-        if max(sum(self.coefficients(*step)[:2]) for step in ends) > 1 + 1e-9:
-            strongest = max(self.coupling_strength.at(t) + self.reference_strength.at(t) for t in (0.0, last))
-            raise ValueError(
-                f"steps: got {steps} for K + K_ref up to {strongest:.4g}, expected steps in which they integrate to at "
-                f"most 1; try steps={math.ceil(strongest)}"
-            )
+        """Refuse what is no number of steps, and steps that overshoot: :func:`kodm_lite.simulation.check_steps`."""
+        check_steps(steps, last, self.coupling_strength, self.reference_strength)
 
     def trajectory(
         self, theta0: Tensor, times: Sequence[float], steps: int = STEPS, generator: Generators = None
@@ -280,14 +272,18 @@ class KuramotoProcess:
         for t in times:
             check_count(t, theta)
 
-    def prior(self, shape: tuple[int, ...] | None = None) -> VonMises:
-        """The marginal law of one phase in the stationary state, :func:`kodm_lite.priors.stationary_law`.
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse a shape of one image that this process does not take, such as one smaller than the coupling's reach.
 
-        Phases are not independent; :meth:`draw_prior` draws them together.
-
-        Args:
-            shape: shape of one image, needed only if the reference phase is a field.
+        Raises:
+            ValueError: says why.
         """
+        image = torch.zeros(1, *shape, dtype=torch.float32, device="cpu")
+        self.validate(image, "shape")
+        self.drift(image, 1.0)
+
+    def prior(self, shape: tuple[int, ...] | None = None) -> VonMises:
+        """The law of one phase in the stationary state, :func:`kodm_lite.priors.stationary_law`."""
         return stationary_law(self, shape)
 
     def draw_prior(
@@ -318,10 +314,8 @@ class KuramotoProcess:
     ) -> KuramotoProcess:
         """The process of the smallest strength that forgets images of this shape.
 
-        The mean of N phases has noise of only 1/sqrt(N), so that large images remember their mean long after every
-        pixel has forgotten itself.  The strength, a common factor of noise and couplings, is raised until the
-        signal-to-noise ratio of the order parameter at t = 1 is at most ``memory``; all other spatial modes start with
-        less contrast and relax faster.
+        The strength, a common factor of noise and couplings, is raised until the signal-to-noise ratio of the order
+        parameter at t = 1 is at most ``memory``; all other spatial modes start with less contrast and relax faster.
 
         Args:
             shape: shape of one image (C, H, W), or (N,).
@@ -347,9 +341,16 @@ class KuramotoProcess:
         Raises:
             ValueError: a coupling that has no ``to_dict()``.
         """
+        describe = getattr(self.coupling, "to_dict", None)
+        if describe is None:
+            raise ValueError(
+                f"coupling: got {type(self.coupling).__name__}, which has no description to store, expected a method "
+                'to_dict that returns {"kind": ..., ...}; see kodm_lite.registry'
+            )
         phase = self.reference_phase
         return {
-            "coupling": _describe(self.coupling),
+            "kind": self.kind,
+            "coupling": describe(),
             **{name: [getattr(self, name).start, getattr(self, name).end] for name in _SCHEDULES},
             "reference_phase": phase.tolist() if isinstance(phase, Tensor) else phase,
         }
@@ -361,15 +362,13 @@ class KuramotoProcess:
         Raises:
             ValueError: missing or unknown entries, or values that make no process.
         """
-        expected = {"coupling", "reference_phase", *_SCHEDULES}
+        expected = {"kind", "coupling", "reference_phase", *_SCHEDULES}
         if not isinstance(data, dict) or set(data) != expected:
             raise ValueError(f"process: got {data!r}, expected a dictionary with {sorted(expected)}")
         try:
-            coupling = {**data["coupling"]}
-            kind = coupling.pop("kind")
             phase = data["reference_phase"]
             return cls(
-                coupling={"global": GlobalCoupling, "local": LocalCoupling}[kind](**coupling),
+                coupling=couplings.of(data["coupling"])(data["coupling"]),
                 **{name: LinearSchedule(*data[name]) for name in _SCHEDULES},
                 reference_phase=torch.tensor(phase, dtype=torch.float64) if isinstance(phase, list) else phase,
             )
@@ -379,45 +378,17 @@ class KuramotoProcess:
             ) from error
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, KuramotoProcess) and self._key() == other._key()
+        return isinstance(other, KuramotoProcess) and self._identity() == other._identity()
 
     def __hash__(self) -> int:
-        return hash(self._key())
+        return hash(self._identity())
 
-    def _key(self) -> tuple[Any, ...]:
-        """What makes two processes equal; a coupling that cannot be described is equal to itself alone."""
-        try:
-            coupling: Any = repr(_describe(self.coupling))
-        except ValueError:
-            coupling = id(self.coupling)
+    def _identity(self) -> tuple[Any, ...]:
+        """What makes a process this one; a coupling without a description is equal to itself only."""
+        coupling = self.coupling.to_dict() if hasattr(self.coupling, "to_dict") else id(self.coupling)
         phase = self.reference_phase
-        phases = repr(phase.tolist()) if isinstance(phase, Tensor) else phase
-        return (coupling, phases, *(getattr(self, name) for name in _SCHEDULES))
+        phases = str(phase.tolist()) if isinstance(phase, Tensor) else phase
+        return (str(coupling), phases, *(getattr(self, name) for name in _SCHEDULES))
 
 
 _SCHEDULES = ("coupling_strength", "reference_strength", "diffusion")
-
-
-def _describe(coupling: Coupling) -> dict[str, Any]:
-    if isinstance(coupling, GlobalCoupling):
-        return {"kind": "global"}
-    if isinstance(coupling, LocalCoupling):
-        return {"kind": "local", "radius": coupling.radius, "boundary": coupling.boundary}
-    if not callable(getattr(coupling, "to_dict", None)):
-        raise ValueError(
-            f"coupling: got {type(coupling).__name__}, which has no description to store, expected one with a method "
-            "to_dict(); try LocalCoupling(radius)"
-        )
-    return coupling.to_dict()  # type: ignore[attr-defined]
-
-
-def _direction(phase: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    phase = phase.to(device, dtype)
-    return phase.cos(), phase.sin()
-
-
-@lru_cache(maxsize=16)
-def _kept_direction(phase: Tensor, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
-    """One copy to a device for all steps; tensors are equal to themselves alone, and kept by what is kept."""
-    with torch.inference_mode(False):  # whoever comes first, the field is for all
-        return _direction(phase.clone(), dtype, device)

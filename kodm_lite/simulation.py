@@ -14,10 +14,23 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
+from kodm_lite.circular import is_integer
 from kodm_lite.randomness import Generators, normal
-from kodm_lite.schedules import Time, check_time
+from kodm_lite.schedules import LinearSchedule, Time, check_time
 
-__all__ = ["Advance", "check_count", "check_step", "increasing_times", "largest_time", "run_along", "run_to"]
+__all__ = [
+    "STEPS",
+    "Advance",
+    "check_count",
+    "check_step",
+    "check_steps",
+    "increasing_times",
+    "largest_time",
+    "run_along",
+    "run_to",
+]
+
+STEPS = 100  # the published number of steps over the unit of time
 
 Advance: TypeAlias = Callable[[Tensor, Tensor, Time, Time], Tensor]
 
@@ -69,6 +82,25 @@ def _run_each(advance: Advance, theta: Tensor, t: Tensor, steps: int, generator:
 def _count(t: float, steps: int) -> int:
     """Steps of 1/steps up to the time t; a rounding error of a float32 time is not worth one."""
     return math.ceil((t - 1e-7) * steps)
+
+
+def check_steps(steps: Any, last: float, *strengths: LinearSchedule) -> None:
+    """Refuse steps of 1/steps up to the time ``last`` that would overshoot what they head for.
+
+    Raises:
+        ValueError: no integer >= 1, or couplings that integrate to more than 1 over the largest step.
+    """
+    if not is_integer(steps, 1):
+        raise ValueError(
+            f"steps: got {steps!r}, expected an integer, at least 1 per unit of time; try {STEPS}, as in the paper"
+        )
+    ends = ((0.0, min(1 / steps, last)), (max(last - 1 / steps, 0.0), last))  # rates are linear
+    if max(sum(strength.integral(*step) for strength in strengths) for step in ends) > 1 + 1e-9:
+        strongest = max(sum(strength.at(t) for strength in strengths) for t in (0.0, last))
+        raise ValueError(
+            f"steps: got {steps} for K + K_ref up to {strongest:.4g}, expected steps in which they integrate to at "
+            f"most 1; try steps={math.ceil(strongest)}"
+        )
 
 
 def check_step(t0: float, t1: float) -> None:

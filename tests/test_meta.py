@@ -14,6 +14,7 @@ from kodm_lite import (
     OrderParameterPrior,
     VonMises,
     WrappedNormal,
+    modes,
     process,
 )
 from kodm_lite.fluctuation import Fluctuation, conditional_score
@@ -90,8 +91,8 @@ def test_values_are_looked_at_once_in_a_simulation(model, t, monkeypatch):
 
 def test_a_field_is_copied_once_and_leaves_no_trace_in_the_process(monkeypatch):
     mine, copies = FIELD.clone(), []
-    model, plain = KuramotoProcess(reference_phase=mine), process._direction
-    monkeypatch.setattr(process, "_direction", lambda *args: copies.append(0) or plain(*args))
+    model, plain = KuramotoProcess(reference_phase=mine), modes._cos_sin
+    monkeypatch.setattr(modes, "_cos_sin", lambda *args: copies.append(0) or plain(*args))
     for _ in range(3):
         model.run(META, 0.5, 10)
         model.run(META.double(), 0.5, 10)

@@ -690,3 +690,55 @@ def test_a_clock_that_is_never_shown_is_the_end_and_one_before_the_start_refused
     for clock in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="clock: got"):
             KuramotoProcess().time_of(clock)
+
+
+def test_steps_that_overshoot_are_refused_with_the_number_that_does_not():
+    strong = KuramotoProcess(reference_strength=LinearSchedule(300.0, 300.0))
+    with pytest.raises(ValueError, match=r"steps: got 100 for K \+ K_ref up to 303, .* try steps=303"):
+        strong.simulate(torch.zeros(2, 4), 1.0)
+    assert float(strong.simulate(torch.zeros(2, 500), 1.0, 303, seeded(0)).cos().mean()) > 0.98
+    with pytest.raises(ValueError, match="steps: got 100"):
+        strong.trajectory(torch.zeros(2, 4), [0.5])
+    weak = KuramotoProcess()
+    weak.simulate(torch.zeros(2, 4), torch.tensor([0.1, 0.2]), 4)  # early steps are short
+    for steps in (True, 2.5, "10", 0):
+        with pytest.raises(ValueError, match=r"steps: got .*, expected an integer"):
+            weak.simulate(torch.zeros(2, 4), 1.0, steps)
+
+
+def test_what_would_take_too_long_is_refused_before_it_is_computed():
+    strong = LinearSchedule(1000.0, 1000.0)
+    with pytest.raises(ValueError, match=r"process: got K \+ K_ref = 2000, expected at most 606"):
+        KuramotoProcess.for_shape((1, 8, 8), coupling_strength=strong, reference_strength=strong)
+    with pytest.raises(ValueError, match=r"followed in 20000 steps"):
+        FokkerPlanck1D(KuramotoProcess(reference_strength=strong), lambda x: VonMises(0.0, 1.0).log_prob(x).exp())
+
+
+def test_the_drift_refuses_a_field_or_times_of_another_shape():
+    with pytest.raises(ValueError, match=r"reference_phase: got shape \(3, 4\)"):
+        KuramotoProcess(reference_phase=torch.zeros(3, 4)).drift(torch.zeros(2, 1, 4, 4), 0.5)
+    for t in (torch.rand(3), torch.rand(2, 3), True, "a", None):
+        with pytest.raises(ValueError, match=r"t: got .* one time per image"):
+            KuramotoProcess().drift(torch.zeros(2, 4), t)
+
+
+class Own:
+    """A coupling of one's own, without a description."""
+
+    def average(self, x):
+        return x
+
+    def mean_field(self, theta):
+        return torch.polar(torch.ones_like(theta), theta)
+
+    def transfer(self, shape):
+        return torch.ones(shape)
+
+
+def test_a_coupling_of_ones_own_compares_and_is_only_refused_for_storage():
+    own = Own()
+    process = KuramotoProcess(own)
+    assert process == KuramotoProcess(own) and hash(process) == hash(KuramotoProcess(own))
+    assert process != KuramotoProcess(Own()) and process != KuramotoProcess() and process != None  # noqa: E711
+    with pytest.raises(ValueError, match="coupling: got Own, which has no description to store"):
+        process.to_dict()
