@@ -12,15 +12,14 @@ are usual.  KID has no such bias.
 from __future__ import annotations
 
 import importlib
-import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kodm_lite.circular import to_uint8
-from kodm_lite.metrics.frechet import PrecomputedFeatures, frechet_distance
-from kodm_lite.metrics.validation import check_images
+from kodm_lite.metrics.frechet import frechet_distance
+from kodm_lite.metrics.validation import check_count, check_images, check_one_shape
 
 __all__ = ["InceptionDistances", "inception_distances", "inception_network"]
 
@@ -90,18 +89,15 @@ def inception_distances(
     Source: Heusel et al. 2017; Bińkowski et al. 2018.
     """
     images = [_bytes(generated, "generated", scale), _bytes(real, "real", scale)]
-    if images[0].shape[1:] != images[1].shape[1:]:
-        raise ValueError(
-            f"generated, real: got images of shape {tuple(generated.shape[1:])} and {tuple(real.shape[1:])}, "
-            "expected the same; try images of one size"
-        )
+    check_one_shape(*images, "generated, real")
     smaller = min(len(generated), len(real))
     size = min(_LARGEST_SUBSET, smaller // 2) if subset_size is None else subset_size
-    if not 2 <= size <= smaller or subsets < 1:
-        raise ValueError(
-            f"subsets, subset_size: got {subsets} of {size}, expected at least 1 of 2 to {smaller}, the size of the "
-            "smaller set; try more images"
-        )
+    check_count("subset_size", size, 2, smaller)
+    check_count("subsets", subsets, 1)
+    check_count("batch", batch, 1)
+    check_count("seed", seed, 0)
+    if feature is not None and not isinstance(feature, torch.nn.Module):
+        raise ValueError(f"feature: got {type(feature).__name__}, expected a module; try leaving it out")
     name = "Inception v3 of torch-fidelity" if feature is None else type(feature).__name__
     network = inception_network() if feature is None else feature
     of_generated, of_real = (_features(network, x, batch) for x in images)
@@ -171,15 +167,11 @@ def _features(network: torch.nn.Module, images: Tensor, batch: int) -> Tensor:
 
 def _kernel_distance(generated: Tensor, real: Tensor, subsets: int, size: int, seed: int) -> tuple[float, float]:
     """Mean and standard deviation of KID over random subsets."""
-    from torchmetrics.image.kid import KernelInceptionDistance  # here, because loading it takes two seconds
-
-    feature = PrecomputedFeatures(real.shape[1])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")  # they fit
-        metric = KernelInceptionDistance(feature=feature, subsets=subsets, subset_size=size).to(real.device)
-    metric.update(real, real=True)
-    metric.update(generated, real=False)
-    with torch.random.fork_rng(devices=[]):  # torchmetrics draws the subsets from the generator of everybody
-        torch.default_generator.manual_seed(seed)
-        mean, deviation = metric.compute()
-    return float(mean), float(deviation)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(subsets):
+        a, b = (x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for x in (real, generated))
+        same, other, across = ((x @ y.T / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+        pairs = size * (size - 1)  # without those of an image with itself, which would be a bias
+        found.append((same.sum() - same.trace() + other.sum() - other.trace()) / pairs - 2 * across.mean())
+    return float(torch.stack(found).mean()), float(torch.stack(found).std(correction=0))

@@ -28,6 +28,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from kodm_lite.metrics.validation import check_count
+
 __all__ = ["Estimate", "jackknife"]
 
 
@@ -72,10 +74,10 @@ def jackknife(
     >>> estimate.value > 2 * estimate.error, abs(estimate.corrected) < 2 * estimate.error
     (True, True)
     """
-    if not 2 <= groups <= min(len(generated), len(real)):
-        raise ValueError(
-            f"groups: got {groups}, expected 2 to {min(len(generated), len(real))}, the size of the smaller set; try 10"
-        )
+    for entries in (generated, real):
+        if not isinstance(entries, Tensor) or entries.ndim < 1:
+            raise ValueError("generated, real: got no tensors of entries, expected (n, ...); try torch.as_tensor")
+    check_count("groups", groups, 2, min(len(generated), len(real)))
     group_of_generated, group_of_real = (
         (torch.randperm(len(x), generator=generator) % groups).to(x.device) for x in (generated, real)
     )

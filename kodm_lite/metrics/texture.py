@@ -36,14 +36,14 @@ class TextureFeatures(torch.nn.Module):
     Filters act on the image continued by mirror images, so that its opposite edges never meet.  They are fixed in
     pixels whatever the size of the image.  Features are float64, computed in the precision of the phases.
 
-    It serves as ``feature=`` of torchmetrics' FrechetInceptionDistance.
+    Of phases that are angles from the start (scale 1) they are those of the cosine, then those of the sine.
 
     Args:
         reference: phases (n, C, H, W) of at least two real images that differ, H and W at least 8, radians.
         scale: the ``scale`` of :func:`kodm_lite.image_to_phase`.
 
     Attributes:
-        num_features: length F of the vectors, 42.
+        num_features: length F of the vectors, 42, or 84 of angles.
         image_shape: (C, H, W) of the reference, which all images must have.
         scale: as given.
 
@@ -101,7 +101,10 @@ class TextureFeatures(torch.nn.Module):
         return torch.cat([self._statistics_of_chunk(chunk.to(self.bank.device)) for chunk in theta.split(images)])
 
     def _statistics_of_chunk(self, theta: Tensor) -> Tensor:
-        grey = phase_to_image(theta, self.scale).mean(1)
+        values = [theta.cos(), theta.sin()] if self.scale == 1 else [phase_to_image(theta, self.scale)]
+        return torch.cat([self._statistics_of_grey(x.mean(1)) for x in values], 1)
+
+    def _statistics_of_grey(self, grey: Tensor) -> Tensor:
         amplitude = self._amplitudes(grey)
         grey = grey.double()
         steps = [grey.diff(dim=2), grey.diff(dim=1)]
