@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from kodm_lite.circular import validate_phases
@@ -26,8 +25,8 @@ def check_one_shape(a: Tensor, b: Tensor, names: str) -> None:
     """Refuse two sets of images of different shapes."""
     if a.shape[1:] != b.shape[1:]:
         raise ValueError(
-            f"{names}: got images of shape {tuple(a.shape[1:])} and {tuple(b.shape[1:])}, expected the same; try images "
-            "of one size, such as the model makes"
+            f"{names}: got images of shape {tuple(a.shape[1:])} and {tuple(b.shape[1:])}, expected the same; "
+            "try images of one size, such as the model makes"
         )
 
 
