@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 import torch
 
-from kodm_lite import image_to_phase
+from kodm_lite import Angles, GreyLevels, image_to_phase, phase_to_image
 from kodm_lite.data import PhaseData, textures
 from kodm_lite.metrics import (
     Evaluation,
@@ -22,13 +22,13 @@ from kodm_lite.metrics import (
     jackknife,
     kuiper_distance,
     memorisation,
-    order_distance,
-    orientation_distance,
+    order_statistics,
     peak_frequencies,
     precision_recall,
-    spectrum_distance,
+    radial_spectrum,
     wasserstein_distance,
 )
+from kodm_lite.orientation import OrientationField, orientation_field
 
 PI = math.pi
 HELPFUL = r"(?s)got .*expected .*try "
@@ -36,6 +36,13 @@ HELPFUL = r"(?s)got .*expected .*try "
 
 def seeded(seed: int = 0) -> torch.Generator:
     return torch.Generator().manual_seed(seed)
+
+
+def of_lines(a: OrientationField, b: OrientationField) -> tuple[float, float, float]:
+    """The distances of two fields of orientations, weighted by coherence."""
+    weights = {"a_weights": a.coherence, "b_weights": b.coherence}
+    distances = [distance(a.doubled, b.doubled, **weights) for distance in (circular_wasserstein, kuiper_distance)]
+    return *distances, wasserstein_distance(a.coherence, b.coherence)
 
 
 @cache
@@ -80,20 +87,26 @@ def test_rows_are_those_of_the_public_metrics():
     first, second = real.theta[order[:100]], real.theta[order[100:200]]
     drawn = good[:100][torch.randperm(100, generator=generator)]
     found = evaluate(good[:100], real, train, seed=3)
-    features = TextureFeatures(real.theta)
+    features = TextureFeatures(real.theta, real.encoding)
 
     def expected(theta):
         coverage = precision_recall(features(theta), features(first))
-        orders = order_distance(theta, first)
+        (modulus, angle), (moduli, angles) = order_statistics(theta), order_statistics(first)
+        have, others = angle.isfinite(), angles.isfinite()
+        spectra = [radial_spectrum(phase_to_image(x, 0.9)) for x in (theta, first)]
         shares = [class_shares(x, real, features) for x in (theta, first)]
         return {
             "Fréchet texture distance": frechet_texture_distance(theta, first, features),
             "precision": coverage.precision,
             "recall": coverage.recall,
-            "radial spectrum": spectrum_distance(theta, first),
+            "radial spectrum": wasserstein_distance(
+                *(s.wave_number for s in spectra), *(s.power.mean((0, 1)) for s in spectra)
+            ),
             "peak frequency": wasserstein_distance(peak_frequencies(theta), peak_frequencies(first)),
-            "order parameter, modulus": orders.modulus,
-            "order parameter, direction": orders.direction,
+            "order parameter, modulus": wasserstein_distance(modulus, moduli),
+            "order parameter, direction": circular_wasserstein(
+                angle[have], angles[others], a_weights=modulus[have], b_weights=moduli[others]
+            ),
             "mean phase": kuiper_distance(image_means(theta), image_means(first)),
             "class shares": float((shares[0] - shares[1]).clamp(min=0).sum()),
             "memorised": memorisation(theta, train.theta, first).share,
@@ -103,7 +116,8 @@ def test_rows_are_those_of_the_public_metrics():
         for name, number in expected(theta).items():
             match = [r for r in found.rows if r.metric.startswith(name)]
             assert len(match) == 1 and getattr(match[0], column) == pytest.approx(number, rel=1e-5, abs=1e-7), name
-        lines = orientation_distance(theta, first)
+        fields = [orientation_field(x) for x in (theta, first)]
+        lines = of_lines(*fields)
         parts = [getattr(r, column) for r in found.rows if r.metric.startswith(("doubled", "coherence"))]
         assert parts == pytest.approx(tuple(lines), rel=0.35, abs=0.02), "of one pixel in four"
     assert len(found.rows) == 13
@@ -166,7 +180,7 @@ def test_the_dictionary_is_for_json_and_the_table_for_people():
     content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [tuple(r.values()) for r in content["rows"]] == [tuple(r) for r in found.rows]
     assert {k: v for k, v in content.items() if k != "rows"} == {
-        "images": 40, "generated": 40, "real": 300, "train": 0, "source": real.source, "scale": 0.9, "seed": 0,
+        "images": 40, "generated": 40, "real": 300, "train": 0, "source": real.source, "encoding": {"kind": "grey_levels", "scale": 0.9}, "seed": 0,
     }  # fmt: skip
     head, *lines = found.as_table().split("\n")
     assert head.split() == ["metric", "value", "error", "floor", "better"]
@@ -186,7 +200,7 @@ def fields(n: int, seed: int, spread: float = 0.7, turn: float = 0.0) -> torch.T
 
 
 def test_angles_from_the_start_are_measured_on_the_circle():
-    real = PhaseData(fields(240, 0), None, (), 1.0, "made up")
+    real = PhaseData(fields(240, 0), None, (), Angles(), "made up")
 
     def found(theta, data=real):
         return {r.metric: r for r in evaluate(theta, data).rows}
@@ -203,7 +217,10 @@ def test_angles_from_the_start_are_measured_on_the_circle():
     order = torch.randperm(240, generator=seeded())
     expected = circular_wasserstein(fields(120, 1), real.theta[order[:120]])
     assert good["phases, Wasserstein (rad)"].value == pytest.approx(expected, abs=1e-9)
-    parts = [(part, TextureFeatures(image_to_phase(part(real.theta), 0.9))) for part in (torch.cos, torch.sin)]
+    parts = [
+        (part, TextureFeatures(image_to_phase(part(real.theta), 0.9), GreyLevels(0.9)))
+        for part in (torch.cos, torch.sin)
+    ]
     a, b = (
         torch.cat([features(image_to_phase(part(x), 0.9)) for part, features in parts], 1)
         for x in (fields(120, 1), real.theta[order[:120]])
@@ -217,7 +234,7 @@ def test_angles_from_the_start_are_measured_on_the_circle():
 
 
 def test_vortices_are_counted_either_way():
-    smooth = PhaseData(fields(80, 0, spread=0.2), None, (), 1.0, "made up")
+    smooth = PhaseData(fields(80, 0, spread=0.2), None, (), Angles(), "made up")
     y, x = torch.meshgrid(torch.arange(16.0), torch.arange(16.0), indexing="ij")
     pair = torch.atan2(y - 4.5, x - 3.5) - torch.atan2(y - 9.5, x - 11.5)  # one turns left, one right
     turned = torch.remainder(fields(40, 1, spread=0.2) + pair + PI, 2 * PI) - PI
@@ -241,7 +258,7 @@ REAL = PhaseData(fields(60, 0), None, (), 0.9, "made up")
         lambda: evaluate(torch.zeros(30, 1, 16, 16), REAL),
         lambda: evaluate(fields(30, 1), replace(REAL, theta=torch.ones(60, 1, 16, 16))),
         lambda: evaluate(fields(30, 1), REAL, REAL),
-        lambda: evaluate(fields(30, 1), REAL, replace(REAL, scale=0.8)),
+        lambda: evaluate(fields(30, 1), REAL, replace(REAL, encoding=GreyLevels(0.8))),
         lambda: evaluate(fields(30, 1), REAL, replace(REAL, theta=REAL.theta[:, :, :12])),
     ],
 )

@@ -119,7 +119,7 @@ def test_precision_and_recall_of_extreme_sets():
 
 def test_precision_falls_with_wrong_images_and_recall_with_missing_ones():
     data, other = textures(n=300, scale=0.9), textures(n=300, seed=1, scale=0.9)
-    features = TextureFeatures(data.theta)
+    features = TextureFeatures(data.theta, data.encoding)
     real = features(data.theta)
 
     def found(theta):

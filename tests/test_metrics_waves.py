@@ -1,6 +1,7 @@
 """Spectra, peaks, orientations and order parameters of images that are known, and how they move."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,17 +12,45 @@ import kodm_lite.metrics
 from kodm_lite.data import textures
 from kodm_lite.metrics import (
     circular_wasserstein,
-    order_distance,
+    kuiper_distance,
     order_statistics,
-    orientation_distance,
     peak_frequencies,
     radial_spectrum,
-    spectrum_distance,
+    wasserstein_distance,
 )
+from kodm_lite.metrics.angles import directions, of_angles, of_weights, orientations
+from kodm_lite.metrics.spectrum import between_spectra, spectra
 from kodm_lite.orientation import orientation_field
 
 PI = math.pi
 HELPFUL = r"(?s)got .*expected .*try "
+
+
+class OrientationDistance(NamedTuple):
+    circular_wasserstein: float
+    kuiper: float
+    coherence: float
+
+
+class OrderDistance(NamedTuple):
+    modulus: float
+    direction: float
+
+
+def spectrum_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return between_spectra(spectra(a), spectra(b))
+
+
+def orientation_distance(a: torch.Tensor, b: torch.Tensor) -> OrientationDistance:
+    """The numbers of an evaluation."""
+    a, b = orientations(a), orientations(b)
+    angles = [of_angles(distance, a, b) for distance in (circular_wasserstein, kuiper_distance)]
+    return OrientationDistance(*angles, of_weights(wasserstein_distance, a, b))
+
+
+def order_distance(a: torch.Tensor, b: torch.Tensor) -> OrderDistance:
+    a, b = directions(a), directions(b)
+    return OrderDistance(of_weights(wasserstein_distance, a, b), of_angles(circular_wasserstein, a, b))
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -94,7 +94,7 @@ class Evaluate:
         print(result.as_table())
         more: dict[str, Any] = {}
         if self.inception:
-            found = inception_distances(samples, real.theta, "test", real.scale, seed=self.seed)
+            found = inception_distances(samples, real.theta, "test", real.encoding, seed=self.seed)
             print(f"FID {found.fid:.3f}, KID {found.kid:.5f}: {found.generated} samples, {found.real} real images")
             more = {"inception": found._asdict()}
         if self.out is not None:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import phase_to_image, wrap
+from kodm_lite.circular import wrap
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.metrics.angles import directions, image_means, of_angles, of_weights, orientations
 from kodm_lite.metrics.classes import has_every_class, nearest_class
@@ -51,15 +51,15 @@ def metrics_for(real: PhaseData, train: PhaseData | None) -> list[Metric]:
     """All metrics that apply to these data, cheap ones.
 
     Args:
-        real: phases that are angles from the start (scale 1) have other metrics; with labels there are class shares.
+        real: phases that are angles from the start have other metrics; with labels there are class shares.
         train: what the model was trained on, for memorisation.
     """
-    angles = real.scale == 1
-    texture = TextureFeatures(real.theta, real.scale)
+    angles = real.encoding.cyclic
+    texture = TextureFeatures(real.theta, real.encoding)
 
     def values(theta: Tensor) -> Tensor:
         """What has a spectrum: grey values, or unit complex numbers for phases that are angles from the start."""
-        return torch.polar(torch.ones_like(theta), theta) if angles else phase_to_image(theta, real.scale)
+        return torch.polar(torch.ones_like(theta), theta) if angles else real.encoding.decode(theta)
 
     def waves(theta: Tensor) -> Tensor:
         return spectra(values(theta))

@@ -23,7 +23,7 @@ def classify(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tenso
         Labels (B,), integers that index ``data.names``.
 
     Raises:
-        ValueError: data without labels, with a class of which there is no image, or with another scale.
+        ValueError: data without labels, with a class of which there is no image, or with another encoding.
     """
     if not isinstance(data, PhaseData) or not isinstance(features, TextureFeatures):
         got = f"{type(data).__name__} and {type(features).__name__}"
@@ -33,10 +33,10 @@ def classify(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tenso
         raise ValueError(
             f"data: got {labels} for classes {data.names}, expected images of every class; try data.textures()"
         )
-    if data.scale != features.scale:
+    if data.encoding != features.encoding:
         raise ValueError(
-            f"data: got scale {data.scale}, expected {features.scale} as in the features; "
-            f"try TextureFeatures(..., scale={data.scale})"
+            f"data: got {data.encoding}, expected {features.encoding} as in the features; "
+            f"try TextureFeatures(..., {data.encoding})"
         )
     return nearest_class(features(theta), features(data.theta), data)
 
@@ -54,7 +54,7 @@ def class_shares(theta: Tensor, data: PhaseData, features: TextureFeatures) -> T
 
     >>> from kodm_lite.data import textures
     >>> data = textures(n=300)
-    >>> class_shares(data.of_class("grass"), data, TextureFeatures(data.theta))[1] > 0.9
+    >>> class_shares(data.of_class("grass"), data, TextureFeatures(data.theta, data.encoding))[1] > 0.9
     tensor(True)
     """
     counts = torch.bincount(classify(theta, data, features), minlength=len(data.names))

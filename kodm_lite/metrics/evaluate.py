@@ -11,10 +11,12 @@ import torch
 from torch import Tensor
 
 from kodm_lite.data.phase_data import PhaseData
+from kodm_lite.encoding import Encoding
 from kodm_lite.metrics.angles import has_angle
 from kodm_lite.metrics.by_kind import metrics_for
 from kodm_lite.metrics.resampling import jackknife
-from kodm_lite.metrics.validation import check_count, check_images, check_one_shape
+from kodm_lite.metrics.validation import check_images, check_one_shape
+from kodm_lite.validation import check_count
 
 __all__ = ["Evaluation", "Row", "evaluate", "images_in_each_set"]
 
@@ -54,7 +56,7 @@ class Evaluation:
         real: number of real images that were given.
         train: number of training images that were given; 0 without.
         source: where the real images come from.
-        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`.
+        encoding: what the phases stand for.
         seed: from which the sets were drawn.
     """
 
@@ -64,7 +66,7 @@ class Evaluation:
     real: int
     train: int
     source: str
-    scale: float
+    encoding: Encoding
     seed: int
 
     def as_table(self) -> str:
@@ -89,8 +91,11 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, texts, lists and dicts only, for JSON; None for what is undefined."""
-        rows = [row._asdict() for row in self.rows]
-        return {**asdict(self), "rows": [{k: None if v != v else v for k, v in row.items()} for row in rows]}
+        rows = [
+            {key: None if value != value else value for key, value in row._asdict().items()}  # NaN differs from itself
+            for row in self.rows
+        ]
+        return {**asdict(self), "encoding": self.encoding.to_dict(), "rows": rows}
 
 
 def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None, seed: int = 0) -> Evaluation:
@@ -101,7 +106,7 @@ def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None,
     floors the second real set with the first.
 
     Texture features are in units of their deviation over ``real``.  Phases that are angles from the start
-    (``real.scale`` is 1) have no brightness and no lines: there, texture features and spectra are those of their cosine
+    have no brightness and no lines: there, texture features and spectra are those of their cosine
     and sine, and the distribution of the phases takes the place of mean brightness and orientations.
 
     Args:
@@ -147,7 +152,7 @@ def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None,
         real=len(real),
         train=0 if train is None else len(train),
         source=real.source,
-        scale=real.scale,
+        encoding=real.encoding,
         seed=seed,
     )
 
@@ -200,9 +205,9 @@ def _check(generated: Tensor, real: PhaseData, train: PhaseData | None, seed: in
             )
         check_images(data.theta, name)
         check_one_shape(generated, data.theta, f"generated, {name}")
-    if train is not None and train.scale != real.scale:
+    if train is not None and train.encoding != real.encoding:
         raise ValueError(
-            f"train: got scale {train.scale}, expected {real.scale} as in real; try two splits of one data set"
+            f"train: got {train.encoding}, expected {real.encoding} as in real; try two splits of one data set"
         )
     return images_in_each_set(len(generated), len(real))
 

@@ -52,7 +52,7 @@ def frechet_texture_distance(generated: Tensor, real: Tensor, features: TextureF
 
     >>> from kodm_lite.data import textures
     >>> real, other = textures(n=90), textures(n=90, seed=1)
-    >>> features = TextureFeatures(real.theta)
+    >>> features = TextureFeatures(real.theta, real.encoding)
     >>> near = frechet_texture_distance(other.theta, real.theta, features)
     >>> near < frechet_texture_distance(other.of_class("brick"), real.theta, features)
     True

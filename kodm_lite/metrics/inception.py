@@ -17,9 +17,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import to_uint8
+from kodm_lite.encoding import Encoding, GreyLevels
 from kodm_lite.metrics.frechet import frechet_distance
-from kodm_lite.metrics.validation import check_count, check_images, check_one_shape
+from kodm_lite.metrics.validation import check_images, check_one_shape, check_range
+from kodm_lite.validation import check_count
 
 __all__ = ["InceptionDistances", "inception_distances", "inception_network"]
 
@@ -59,7 +60,7 @@ def inception_distances(
     generated: Tensor,
     real: Tensor,
     split: str,
-    scale: float = 0.9,
+    encoding: Encoding | None = None,
     feature: torch.nn.Module | None = None,
     subsets: int = 100,
     subset_size: int | None = None,
@@ -68,13 +69,13 @@ def inception_distances(
 ) -> InceptionDistances:
     """FID and KID of generated images: smaller is better.
 
-    Phases become bytes by :func:`kodm_lite.to_uint8`; one grey channel is repeated to three.
+    Phases become bytes by their encoding; one grey channel is repeated to three.
 
     Args:
         generated: phases (n, C, H, W) in radians, or bytes, with 1 or 3 channels.
         real: phases or bytes (m, C, H, W).
         split: the name of the split that ``real`` is, for the record, such as "test".
-        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`.
+        encoding: what phases stand for, :class:`kodm_lite.GreyLevels`; angles make no bytes, and bytes need none.
         feature: maps bytes (B, 3, H, W) to features (B, F); by default Inception v3 with the weights that
             published values use.
         subsets: number of random subsets that KID is averaged over.
@@ -88,11 +89,11 @@ def inception_distances(
 
     Source: Heusel et al. 2017; Bińkowski et al. 2018.
     """
-    images = [_bytes(generated, "generated", scale), _bytes(real, "real", scale)]
-    check_one_shape(*images, "generated, real")
+    images = [_bytes(generated, "generated", encoding), _bytes(real, "real", encoding)]
+    check_one_shape(images[0], images[1], "generated, real")
     smaller = min(len(generated), len(real))
     size = min(_LARGEST_SUBSET, smaller // 2) if subset_size is None else subset_size
-    check_count("subset_size", size, 2, smaller)
+    check_range("subset_size", size, 2, smaller)
     check_count("subsets", subsets, 1)
     check_count("batch", batch, 1)
     check_count("seed", seed, 0)
@@ -116,16 +117,20 @@ def inception_distances(
     )
 
 
-def _bytes(images: Tensor, name: str, scale: float) -> Tensor:
+def _bytes(images: Tensor, name: str, encoding: Encoding | None) -> Tensor:
     """Bytes (B, 3, H, W) of phases or bytes."""
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         check_images(images, name)
         if 0 <= float(images.min()) and float(images.max()) <= 1:
             raise ValueError(
                 f"{name}: got values from {float(images.min()):.4g} to {float(images.max()):.4g}, which look like grey "
-                f"values, expected phases in radians or bytes; try kodm_lite.image_to_phase(2 * {name} - 1)"
+                f"values, expected phases in radians or bytes; try GreyLevels(0.5).encode(2 * {name} - 1)"
             )
-        images = to_uint8(images.detach(), scale)
+        if not isinstance(encoding, GreyLevels):
+            raise ValueError(
+                f"encoding: got {encoding!r}, expected grey levels, as only they make bytes; try that of the data"
+            )
+        images = encoding.to_uint8(images.detach())
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) < 2:
         raise ValueError(
             f"{name}: got shape {tuple(images.shape)}, expected at least 2 images (B, C, H, W) with 1 or 3 channels; "

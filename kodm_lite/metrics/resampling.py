@@ -28,7 +28,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kodm_lite.metrics.validation import check_count
+from kodm_lite.metrics.validation import check_range
 
 __all__ = ["Estimate", "jackknife"]
 
@@ -77,7 +77,7 @@ def jackknife(
     for entries in (generated, real):
         if not isinstance(entries, Tensor) or entries.ndim < 1:
             raise ValueError("generated, real: got no tensors of entries, expected (n, ...); try torch.as_tensor")
-    check_count("groups", groups, 2, min(len(generated), len(real)))
+    check_range("groups", groups, 2, min(len(generated), len(real)))
     group_of_generated, group_of_real = (
         (torch.randperm(len(x), generator=generator) % groups).to(x.device) for x in (generated, real)
     )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 from torch import Tensor
 
 from kodm_lite.circular import validate_phases
+from kodm_lite.encoding import Encoding
+from kodm_lite.validation import check_count
 
 LARGEST = 1e60  # number whose powers and sums over a set are finite
 
@@ -56,7 +57,16 @@ def require_finite(x: Tensor, name: str, complex_too: bool = False) -> None:
         )
 
 
-def check_count(name: str, value: Any, least: int, most: float = math.inf) -> None:
+def check_range(name: str, value: Any, least: int, most: int) -> None:
     """Refuse what is no whole number of a range."""
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+    if check_count(name, value, least) > most:
         raise ValueError(f"{name}: got {value!r}, expected an integer from {least} to {most}; try {least}")
+
+
+def check_encoding(encoding: Any) -> None:
+    """Refuse what does not say what phases stand for."""
+    if not isinstance(encoding, Encoding):
+        raise ValueError(
+            f"encoding: got {encoding!r}, expected what phases stand for; try the encoding of the data, such as "
+            "kodm_lite.GreyLevels(0.5)"
+        )
