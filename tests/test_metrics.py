@@ -162,7 +162,7 @@ def test_phases_in_the_gap_are_black_or_white_and_turns_do_not_matter():
     theta = noise(2, 1, 9, 9, largest=PI)
     clamped = theta.clamp(-0.9 * PI, 0.9 * PI)
     torch.testing.assert_close(statistics(theta + 2 * PI), statistics(clamped), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(statistics(theta, 0.5), statistics(1.8 * theta, 0.9), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(statistics(theta / 2, 0.45), statistics(theta, 0.9), rtol=1e-9, atol=1e-9)
 
 
 def test_features_of_the_reference_have_unit_deviation():

@@ -2,6 +2,7 @@
 
 import json
 import math
+import pickle
 from dataclasses import replace
 from functools import cache
 
@@ -28,6 +29,7 @@ from kodm_lite.metrics import (
     radial_spectrum,
     wasserstein_distance,
 )
+from kodm_lite.metrics.evaluate import images_in_each_set
 from kodm_lite.orientation import OrientationField, orientation_field
 
 PI = math.pi
@@ -180,15 +182,17 @@ def test_the_dictionary_is_for_json_and_the_table_for_people():
     content = json.loads(json.dumps(found.to_dict(), allow_nan=False))
     assert [tuple(r.values()) for r in content["rows"]] == [tuple(r) for r in found.rows]
     assert {k: v for k, v in content.items() if k != "rows"} == {
-        "images": 40, "generated": 40, "real": 300, "train": 0, "source": real.source, "encoding": {"kind": "grey_levels", "scale": 0.9}, "seed": 0,
+        "images": 40, "generated": 40, "real": 300, "train": 0, "source": real.source, "seed": 0,
+        "encoding": {"kind": "grey_levels", "scale": 0.9},
     }  # fmt: skip
-    head, *lines = found.as_table().split("\n")
+    table, end = found.as_table().split("\n\n")
+    head, *lines = table.split("\n")
     assert head.split() == ["metric", "value", "error", "floor", "better"]
-    assert len(lines) == len(found.rows) + 2 and len({len(x) for x in [head, *lines[:-2]]}) == 1
-    for line, r in zip(lines, found.rows, strict=False):
+    assert len(lines) == len(found.rows) and len({len(x) for x in [head, *lines]}) == 1
+    for line, r in zip(lines, found.rows, strict=True):
         assert line.startswith(r.metric) and line.endswith(r.better)
         assert [float(x) for x in line[len(r.metric) :].split()[:3]] == pytest.approx(r[1:4], rel=1e-3)
-    assert isinstance(found, Evaluation) and "40 generated and 300 real" in lines[-1] and real.source in lines[-1]
+    assert isinstance(found, Evaluation) and "40 generated and 300 real" in end and real.source in end
 
 
 def fields(n: int, seed: int, spread: float = 0.7, turn: float = 0.0) -> torch.Tensor:
@@ -265,3 +269,56 @@ REAL = PhaseData(fields(60, 0), None, (), 0.9, "made up")
 def test_what_cannot_be_evaluated_is_refused_with_a_hint(refused):
     with pytest.raises(ValueError, match=HELPFUL):
         refused()
+
+
+def uniform(n: int, seed: int) -> torch.Tensor:
+    return (2 * torch.rand(n, 1, 16, 16, generator=seeded(seed)) - 1) * PI
+
+
+def test_rows_of_undefined_angles_say_so():
+    for generated, theta, have in (
+        (uniform(40, 0), uniform(80, 1), "0 of 40 generated and 0 of 80 real"),
+        (fields(40, 1, 0.3), uniform(80, 1), "40 of 40 generated and 0 of 80 real"),
+        (uniform(40, 0), fields(80, 2, 0.3), "0 of 40 generated and 80 of 80 real"),
+    ):
+        found = evaluate(generated, PhaseData(theta, None, (), Angles(), "made up"))
+        rows = {r.metric: r for r in found.rows}
+        undefined = rows.pop("order parameter, direction (rad)")
+        assert math.isnan(undefined.value) and undefined.note.startswith(f"undefined, as {have} images")
+        assert undefined.note in found.as_table()
+        assert not any(math.isnan(x) for r in rows.values() for x in r[1:4]), "all other rows are numbers"
+        assert json.loads(json.dumps(found.to_dict(), allow_nan=False))["rows"][6]["value"] is None
+    grey = {r.metric: r for r in evaluate(uniform(40, 0), replace(REAL, theta=uniform(80, 1))).rows}
+    assert all(math.isnan(r.value) and r.note for r in grey.values() if r.metric.startswith("doubled"))
+
+
+def test_some_images_without_a_direction_are_left_out_and_counted():
+    generated = torch.cat([fields(30, 1, 0.3), uniform(10, 0)])
+    found = evaluate(generated, PhaseData(fields(80, 2, 0.3), None, (), Angles(), "made up"))
+    row = next(r for r in found.rows if r.metric.startswith("order parameter, direction"))
+    assert 0 < row.value < 1 and row.note.startswith("of some images only, as 30 of 40 generated and 80 of 80 real")
+
+
+def test_too_few_images_of_a_folder_are_explained():
+    with pytest.raises(ValueError, match="(?s)64 generated .* 22 real .*test share.*--crops"):
+        images_in_each_set(64, 22)
+    with pytest.raises(ValueError, match="-n 20 or more"):
+        images_in_each_set(5, 22)
+
+
+def test_everything_pickles_and_the_default_dtype_changes_nothing():
+    real, good, train = data()
+    found = evaluate(good[:40], real, train)
+    memory = memorisation(good[:5], train.theta, real.theta[:20])
+    kept = [found, found.rows[0], memory, jackknife(kuiper_distance, good[:40, 0, 0, 0], good[:40, 0, 0, 1])]
+    kept += [precision_recall(good[:40].flatten(1), good[40:80].flatten(1)), order_statistics(good[:5])]
+    for one in kept:
+        again = pickle.loads(pickle.dumps(one))
+        assert type(again) is type(one) and str(again) == str(one)
+    features = pickle.loads(pickle.dumps(TextureFeatures(good, real.encoding)))
+    assert torch.equal(features(good), TextureFeatures(good, real.encoding)(good))
+    torch.set_default_dtype(torch.float64)
+    try:
+        assert str(evaluate(good[:40], real, train)) == str(found)
+    finally:
+        torch.set_default_dtype(torch.float32)
