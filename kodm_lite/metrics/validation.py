@@ -50,7 +50,8 @@ def require_finite(x: Tensor, name: str, complex_too: bool = False) -> None:
         raise ValueError(
             f"{name}: got {x.dtype} of shape {tuple(x.shape)}, expected one real number at least; try another set"
         )
-    if not float(x.detach().abs().max()) <= LARGEST:  # written so that NaN fails too
+    size = x.detach().abs() if x.is_floating_point() or x.is_complex() else x.double().abs()
+    if not float(size.max()) <= LARGEST:  # written so that NaN fails too
         raise ValueError(
             f"{name}: got NaN, infinity or more than {LARGEST:g}, expected numbers; try torch.isfinite({name}) to find "
             "them"
