@@ -44,13 +44,7 @@ def classify(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tenso
 def class_shares(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tensor:
     """Share of images that :func:`classify` assigns to each class: a missing class shows as 0.
 
-    Args:
-        theta: phases (B, C, H, W), radians.
-        data: labelled images of every class.
-        features: what measures the distances.
-
-    Returns:
-        Shares (classes,), float64, which sum to 1.
+    Arguments and errors are those of :func:`classify`; shares (classes,), float64, which sum to 1.
 
     >>> from kodm_lite.data import textures
     >>> data = textures(n=300)

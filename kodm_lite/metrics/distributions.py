@@ -30,10 +30,8 @@ def wasserstein_distance(
     """Wasserstein distance of order 1 of two sets of numbers, in their units; that of scipy.
 
     Args:
-        a: numbers of any shape.
-        b: numbers of any shape.
-        a_weights: weight of each number of ``a``, not negative; by default all are equal.
-        b_weights: likewise for ``b``.
+        a, b: numbers of any shape.
+        a_weights, b_weights: weight of each number, not negative; by default all are equal.
 
     Raises:
         ValueError: an empty set, NaN or infinity, weights of another shape, negative ones, or only zeros.
@@ -59,11 +57,8 @@ def circular_wasserstein(
     """Wasserstein distance of order 1 of two sets of angles, along the shorter way round: exact, at most half a period.
 
     Args:
-        a: angles of any shape, on any turn; ``b`` and the weights as in :func:`wasserstein_distance`.
-        b: see ``a``.
+        a, b, a_weights, b_weights: see :func:`wasserstein_distance`; angles on any turn.
         period: length of a turn; pi for orientations, which have no arrow.
-        a_weights: see ``a``.
-        b_weights: see ``a``.
 
     Raises:
         ValueError: as in :func:`wasserstein_distance`, or a period that is not positive.
@@ -88,14 +83,7 @@ def kuiper_distance(a: Tensor, b: Tensor, a_weights: Tensor | None = None, b_wei
     it does not depend on where the angles start, unlike the distance of Kolmogorov and Smirnov; all angles must lie on
     the same turn, such as [-pi, pi).
 
-    Args:
-        a: numbers, or angles in radians, of any shape.
-        b: numbers, or angles in radians, of any shape.
-        a_weights: weight of each number of ``a``, not negative; by default all are equal.
-        b_weights: likewise for ``b``.
-
-    Raises:
-        ValueError: as in :func:`wasserstein_distance`.
+    Arguments and errors are those of :func:`wasserstein_distance`.
 
     Source: Kuiper 1960; Mardia and Jupp 2000, section 8.3.
 

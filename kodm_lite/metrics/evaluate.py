@@ -52,9 +52,7 @@ class Evaluation:
     Args:
         rows: one for each metric.
         images: number of images in each set that was compared.
-        generated: number of generated images that were given.
-        real: number of real images that were given.
-        train: number of training images that were given; 0 without.
+        generated, real, train: numbers of images that were given; 0 without.
         source: where the real images come from.
         encoding: what the phases stand for.
         seed: from which the sets were drawn.

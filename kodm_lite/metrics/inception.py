@@ -35,13 +35,10 @@ class InceptionDistances(NamedTuple):
         fid: squared Fréchet distance of the features.
         kid: squared kernel distance of the features, averaged over the subsets; it can be slightly negative.
         kid_deviation: standard deviation of KID between subsets.  These overlap: it is no error of the average.
-        generated: number of generated images.
-        real: number of real images.
+        generated, real: numbers of images.
         split: which real images these are.
-        subsets: number of subsets of KID.
-        subset_size: images in each subset.
-        feature: which network made the features.
-        num_features: length of its vectors.
+        subsets, subset_size: of KID, and the images in each.
+        feature, num_features: which network made the features, and the length of its vectors.
     """
 
     fid: float

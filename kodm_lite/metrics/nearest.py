@@ -70,9 +70,8 @@ def memorisation(theta: Tensor, train: Tensor, held_out: Tensor, quantile: float
     metric that sees blur; and of several classes it is the one with the least contrast that makes the quantile.
 
     Args:
-        theta: generated phases (B, C, H, W), radians.
-        train: phases (n, C, H, W) of all images that the model has seen.
-        held_out: phases (m, C, H, W) of images of the same law that it has not seen.
+        theta, train, held_out: phases (B, C, H, W), radians, of samples, of all images that the model has seen, and of
+            images of the same law that it has not seen.
         quantile: between 0 and 1.
 
     Raises:

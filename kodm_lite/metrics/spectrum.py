@@ -1,10 +1,8 @@
 r"""How power is spread over wave numbers: radial spectra, and the main wave of each image.
 
 An image is no period of a plane, and the jump between its opposite edges would put power at all wave numbers.  The
-images are therefore multiplied by a Hann window, which falls to 0 at the edges.  Mirror images in place of a window
-would keep the pixels of the border, but turn a wave that does not end at a crest into one with kinks, whose power
-falls off four powers of the distance in wave number more slowly.  The price is resolution: a pure wave becomes a peak
-two cycles per image side wide on either side.
+images are therefore multiplied by a Hann window, which falls to 0 at the edges.  The price is resolution: a pure wave
+becomes a peak two cycles per image side wide on either side.
 
 Wave numbers are in cycles per pixel: 0.5 is a period of two pixels; diagonal waves reach 0.707.
 """
