@@ -73,6 +73,10 @@ class Evaluate:
         model = checkpoints.load(self.model, usual_device(self.device))
         if len(model.shape) != 3:
             raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
+        if self.inception and model.encoding.cyclic:
+            raise ValueError(
+                "inception: got a model of angles, expected grey levels, as only they make bytes; try without"
+            )
         scale = getattr(model.encoding, "scale", PUBLISHED.scale)  # of a folder's images, which have grey values
         recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops, scale)
         real, train = recipe.images("test", 2 * self.n), recipe.images("train", COMPARED)
