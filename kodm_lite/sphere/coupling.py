@@ -91,7 +91,7 @@ class SphericalCoupling(OnDevices):
         nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(8 * transform.L + 200))
         values = kernel(nodes.acos())
         if not isinstance(values, Tensor) or values.is_complex() or values.shape != nodes.shape:
-            raise ValueError(f"kernel: got values {told(values)}, expected one real weight a distance; try torch.exp(-x)")
+            raise ValueError(f"kernel: got values {told(values)}, expected one real weight each; try torch.exp(-x)")
         values = values.double() * weights
         integral = float(values.sum())
         if not (math.isfinite(integral) and integral > 0):
@@ -119,7 +119,7 @@ class SphericalCoupling(OnDevices):
     def mean_field(self, theta: Tensor) -> Tensor:
         """z = weighted mean of exp(i theta) around every point, complex, same shape as ``theta``."""
         if not isinstance(theta, Tensor) or not theta.is_floating_point():
-            raise ValueError(f"theta: got {told(theta)}, expected phases in radians; try torch.as_tensor(theta).float()")
+            raise ValueError(f"theta: got {told(theta)}, expected phases, radians; try torch.as_tensor(theta)")
         return torch.complex(self.average(theta.cos()), self.average(theta.sin()))
 
     def transfer(self, shape: tuple[int, ...]) -> Tensor:

@@ -1,6 +1,6 @@
 """Fields of xarray, as geophysicists read them from NetCDF, to coefficients and back.  Book: The sphere.
 
-Attributes are believed: what says of itself that it is packed, a date, in radians or on another kind of grid is refused.
+Attributes are believed: what says that it is packed, a date, in radians or on another kind of grid is refused.
 """
 
 from __future__ import annotations
@@ -117,14 +117,14 @@ def _check_values(array: xarray.DataArray) -> None:
     if kind == "b":
         raise ValueError("array: got truth values, expected a field of real numbers; try array.astype(float)")
     if kind in "iuf" and array.size and float(np.nanmax(np.abs(array.values), initial=0)) > 1e30:
-        raise ValueError("array: got values beyond 1e30, expected none that stand for gaps; try array.where(array < 1e30)")
+        raise ValueError("array: got values beyond 1e30, expected no stand-ins for gaps; try array.where(array < 1e30)")
 
 
 def _refuse_packed(array: xarray.DataArray, name: str) -> None:
     left = [f"{key} = {array.attrs[key]}" for key in _PACKED if key in array.attrs]
     if left:
         raise ValueError(
-            f"{name}: got raw numbers of a file, whose attributes still have {', '.join(left)}, expected decoded values; "
+            f"{name}: got raw numbers of a file, whose attributes still have {', '.join(left)}, expected values; "
             "try xr.decode_cf(dataset), or opening the file without mask_and_scale=False"
         )
 
@@ -148,9 +148,7 @@ def _coordinate(array: xarray.DataArray, kind: str) -> xarray.DataArray:
         advice = advice if x.ndim else f"the array before .sel or .isel took one {kind}"
         raise ValueError(f"{kind}: got {x.ndim} dimensions {x.dims}, expected one; try {advice}")
     if x.name not in array.coords:
-        raise ValueError(
-            f"array: got no values of {x.name}, expected degrees; try array.assign_coords({x.name}=...) with the {kind}s"
-        )
+        raise ValueError(f"array: got no values of {x.name}, expected degrees; try array.assign_coords({x.name}=...)")
     _check_coordinate(x, kind)
     return x
 
@@ -166,7 +164,7 @@ def _check_coordinate(x: xarray.DataArray, kind: str) -> None:
     units, standard = (str(x.attrs.get(key, "")).lower().strip() for key in ("units", "standard_name"))
     if units not in _UNITS[kind] | _ANY_DEGREES:
         radians = f"np.rad2deg({x.name}) with array.assign_coords, and units of degrees"
-        hint = radians if "rad" in units else f"interpolating to a grid of latitudes and longitudes, or the right {kind}"
+        hint = radians if "rad" in units else f"interpolating to latitudes and longitudes, or the right {kind}"
         raise ValueError(f"{kind}: got units {units!r} of {x.name}, expected degrees; try {hint}")
     if standard not in ("", kind, _SHORT[kind]):
         raise ValueError(

@@ -108,7 +108,9 @@ class LatLonGrid:
         rings = torch.einsum("...pml,mli->...pim", self._packing.planes(c.cpu().double()), self._table)
         m = torch.arange(self.L, dtype=torch.float64)[:, None]
         both = torch.where(m == 0, 1.0, 2.0)  # m and -m
-        field = rings[..., 0, :, :] @ (both * (m * self.phi).cos()) - rings[..., 1, :, :] @ (both * (m * self.phi).sin())
+        field = rings[..., 0, :, :] @ (both * (m * self.phi).cos()) - rings[..., 1, :, :] @ (
+            both * (m * self.phi).sin()
+        )
         return torch.cat([field, field[..., :1]], -1) if self.repeated else field
 
     def _largest(self, most: int, root: Tensor, worst: float) -> int:
@@ -127,7 +129,9 @@ def _vector(values: Any, name: str) -> np.ndarray:
     except ValueError:  # lists of different lengths
         vector = np.asarray(None)
     if vector.dtype.kind not in "iuf":
-        raise ValueError(f"{name}: got {vector.dtype} values, expected numbers in degrees (n,); try np.arange(0, 360, 5)")
+        raise ValueError(
+            f"{name}: got {vector.dtype} values, expected numbers in degrees (n,); try np.arange(0, 360, 5)"
+        )
     if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
         raise ValueError(f"{name}: got shape {vector.shape}, expected finite degrees (n,); try np.unique({name})")
     vector = vector.astype(float)
@@ -135,7 +139,7 @@ def _vector(values: Any, name: str) -> np.ndarray:
     twice = ordered[1:][np.diff(ordered) == 0]
     if len(twice):
         raise ValueError(
-            f"{name}: got {twice[0]:g} twice, expected every value once; try array.drop_duplicates({name!r}) of xarray, "
+            f"{name}: got {twice[0]:g} twice, expected each once; try array.drop_duplicates({name!r}) of xarray, "
             f"or np.unique({name}, return_index=True)"
         )
     return vector
@@ -156,8 +160,8 @@ def _check_latitudes(latitude: np.ndarray) -> None:
         )
     if largest <= math.pi / 2 and len(latitude) > 2:
         raise ValueError(
-            f"latitude: got values up to {largest:g}, expected degrees of the whole sphere; try np.rad2deg(latitude) if "
-            "these are radians"
+            f"latitude: got values up to {largest:g}, expected degrees of the whole sphere; try "
+            "np.rad2deg(latitude) if these are radians"
         )
 
 
@@ -168,7 +172,7 @@ def _check_turn(around: np.ndarray) -> None:
         return
     if len(around) > 2 and span <= 2 * math.pi + 1e-3:
         raise ValueError(
-            f"longitude: got values from {around.min():g} to {around.max():g}, expected degrees of the whole circle; try "
+            f"longitude: got values from {around.min():g} to {around.max():g}, expected degrees of a whole turn; try "
             "np.rad2deg(longitude) if these are radians"
         )
     gaps = np.diff(np.append(around, around[0] + 360))

@@ -44,6 +44,11 @@ class SphericalNet(nn.Module):
     """
 
     spectrum: Tensor
+    transform: SphericalTransform
+    time: TimeFeatures
+    blocks: nn.ModuleList
+    lift: nn.Parameter
+    read: nn.Parameter
 
     def __init__(
         self,
@@ -147,7 +152,9 @@ def _positive(spectrum: Any, L: int) -> list[float]:
     numbers = isinstance(spectrum, (list, tuple)) and all(isinstance(x, Real) for x in spectrum)
     values = [float(x) for x in spectrum] if numbers else check_spectrum(spectrum).tolist()
     if len(values) != L:
-        raise ValueError(f"spectrum: got {len(values)} values, expected {L} positive ones; try power_spectrum(c).mean(0)")
+        raise ValueError(
+            f"spectrum: got {len(values)} values, expected {L} positive ones; try power_spectrum(c).mean(0)"
+        )
     bad = [f"C_{l} = {x:g}" for l, x in enumerate(values) if not 1e-30 <= x <= 1e30]
     if bad:
         raise ValueError(

@@ -41,6 +41,10 @@ class HarmonicNoise(OnDevices, ABC):
         self.shape = (self.L**2,)
 
     @abstractmethod
+    def blocks(self) -> Tensor:
+        """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
+
+    @abstractmethod
     def to_dict(self) -> dict[str, Any]:
         """Plain values that ``from_dict`` and :func:`noise_from_dict` turn back into this noise."""
 
@@ -82,7 +86,6 @@ class IsotropicNoise(HarmonicNoise):
         return torch.zeros((), dtype=torch.float64)
 
     def blocks(self) -> Tensor:
-        """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
         l = torch.arange(self.L)
         return torch.diag_embed((l >= l[:, None]).double())
 
@@ -165,7 +168,6 @@ class PixelNoise(HarmonicNoise):
         return each[0] + 2 * each[1:].sum()
 
     def blocks(self) -> Tensor:
-        """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
         return self._blocks
 
     def to_dict(self) -> dict[str, Any]:

@@ -159,7 +159,11 @@ def check_spectrum(spectrum: Spectrum, L: int | None = None) -> Tensor:
     if spectrum.dtype not in (torch.float32, torch.float64):
         spectrum = spectrum.double()
     if spectrum.ndim != 1 or len(spectrum) != (L or max(1, len(spectrum))):
-        raise ValueError(f"spectrum: got shape {tuple(spectrum.shape)}, expected {expected}; try power_spectrum(c).mean(0)")
+        raise ValueError(
+            f"spectrum: got shape {tuple(spectrum.shape)}, expected {expected}; try power_spectrum(c).mean(0)"
+        )
     if not bool((spectrum >= 0).all() & spectrum.isfinite().all()):
-        raise ValueError(f"spectrum: got negative values or NaN, expected finite numbers from 0 on; try spectrum.clamp(min=0)")
+        raise ValueError(
+            "spectrum: got negative values or NaN, expected finite numbers from 0 on; try spectrum.clamp(min=0)"
+        )
     return spectrum

@@ -187,7 +187,9 @@ class SphericalTransform(Packing):
             ValueError: missing or unknown entries, values out of range.
         """
         if not isinstance(data, dict) or set(data) != {"grid", "L", "nlat", "nlon", "dtype"}:
-            raise ValueError(f"transform: got {data!r}, expected grid, L, nlat, nlon and dtype; try transform.to_dict()")
+            raise ValueError(
+                f"transform: got {data!r}, expected grid, L, nlat, nlon and dtype; try transform.to_dict()"
+            )
         sizes = [data[name] for name in ("L", "nlat", "nlon")]
         if not all(type(n) is int and 1 <= n <= LARGEST for n in sizes):
             raise ValueError(f"transform: got sizes {sizes}, expected whole numbers up to {LARGEST}; try L = 64")
@@ -212,7 +214,9 @@ class SphericalTransform(Packing):
             )
         own = self.ring_weights
         if x.dtype != own.dtype:
-            raise ValueError(f"{name}: got {x.dtype}, expected {own.dtype}, that of the transform; try {name}.to({own.dtype})")
+            raise ValueError(
+                f"{name}: got {x.dtype}, expected {own.dtype}, that of the transform; try {name}.to({own.dtype})"
+            )
         if x.device != own.device:
             raise ValueError(f"{name}: got {x.device}, expected {own.device}; try transform.to({name}.device)")
 
