@@ -81,6 +81,11 @@ class SphericalNet(nn.Module):
         self.blocks = nn.ModuleList(ZonalBlock(self.L, channels, 4 * channels) for _ in range(blocks))
         self.read = nn.Parameter(torch.zeros(channels, self.L, dtype=torch.float32))
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples that are no coefficients of this band limit."""
+        if tuple(shape) != (self.L**2,):
+            raise ValueError(f"shape: got {shape}, expected {(self.L**2,)}, coefficients of L = {self.L}")
+
     def forward(self, c: Tensor, t: Tensor) -> Tensor:
         check_fields(c, t, self.L)
         self._check_weights(c)
