@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from numbers import Real
 from typing import Any, Literal
@@ -125,9 +125,9 @@ class SphericalCoupling(OnDevices):
     def transfer(self, shape: tuple[int, ...]) -> Tensor:
         """The factor of every coefficient (L^2,): what the average multiplies each harmonic by."""
         rows, columns = self.transform.grid.shape
-        if tuple(shape)[-2:] != (rows, columns):
+        if not isinstance(shape, Sequence) or tuple(shape[-2:]) != (rows, columns):
             raise ValueError(
-                f"shape: got {tuple(shape)}, expected (..., {rows}, {columns}), that of the grid; try (1, {rows}, "
+                f"shape: got {shape}, expected (..., {rows}, {columns}), that of the grid; try (1, {rows}, "
                 f"{columns})"
             )
         return self.factors[self.transform.degree].float()
