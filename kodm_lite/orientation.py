@@ -119,10 +119,7 @@ def singular_points(doubled: Tensor, where: Tensor | None = None) -> tuple[Tenso
         isinstance(where, Tensor) and where.dtype == torch.bool and where.shape == doubled.shape
     ):
         got = f"{where.dtype} of shape {tuple(where.shape)}" if isinstance(where, Tensor) else type(where).__name__
-        raise ValueError(
-            f"where: got {got}, expected booleans {tuple(doubled.shape)}; "
-            "try where > 0.5"
-        )
+        raise ValueError(f"where: got {got}, expected booleans {tuple(doubled.shape)}; try where > 0.5")
     if where is not None:
         winding = winding * (where[:-1, :-1] & where[1:, :-1] & where[:-1, 1:] & where[1:, 1:])
     cores, deltas = ((winding * sign > 0).nonzero().to(doubled.dtype) + 0.5 for sign in (1, -1))

@@ -124,8 +124,9 @@ def test_the_default_dtype_changes_nothing():
         transform = sphere.SphericalTransform(sphere.make_grid("clenshaw", 4), torch.float32)
         coupling = sphere.SphericalCoupling(transform, sphere.cap_kernel(0.5))
         return [
-            net(C, T), *net.parameters(), grid.synthesis(torch.ones(9, dtype=torch.float32)), *fields, transform.legendre,
-            coupling.factors, coupling.transfer((7, 8)), *sphere.healpix_points(3), *sphere.icosahedron_points(),
+            net(C, T), *net.parameters(), grid.synthesis(torch.ones(9, dtype=torch.float32)), *fields,
+            transform.legendre, coupling.factors,
+            coupling.transfer((7, 8)), *sphere.healpix_points(3), *sphere.icosahedron_points(),
             sphere.PixelNoise(transform).draw(C), sphere.IsotropicNoise(3).blocks(), sphere.power_spectrum(C),
         ]  # fmt: skip
 
@@ -201,8 +202,8 @@ def test_what_is_decoded_is_taken():
 
 
 def test_grids_of_other_kinds_get_advice_that_can_help():
-    two = xarray.DataArray(ONES, dims=("y", "x"), coords={
-        "lat": (("y", "x"), np.repeat(LATITUDE[:, None], 12, 1)), "lon": (("y", "x"), np.repeat(LONGITUDE[None], 9, 0))})  # fmt: skip
+    north, east = (np.broadcast_to(x, (9, 12)) for x in (LATITUDE[:, None], LONGITUDE))
+    two = xarray.DataArray(ONES, dims=("y", "x"), coords={"lat": (("y", "x"), north), "lon": (("y", "x"), east)})
     points = xarray.DataArray(ONES.ravel(), dims="values", coords={
         "latitude": ("values", np.repeat(LATITUDE, 12)), "longitude": ("values", np.tile(LONGITUDE, 9))})  # fmt: skip
     turned = array_of(np.ones((9, 13)), longitude=np.arange(-180, 181, 30.0) % 360)

@@ -127,8 +127,7 @@ class SphericalCoupling(OnDevices):
         rows, columns = self.transform.grid.shape
         if not isinstance(shape, Sequence) or tuple(shape[-2:]) != (rows, columns):
             raise ValueError(
-                f"shape: got {shape}, expected (..., {rows}, {columns}), that of the grid; try (1, {rows}, "
-                f"{columns})"
+                f"shape: got {shape}, expected (..., {rows}, {columns}), that of the grid; try (1, {rows}, {columns})"
             )
         return self.factors[self.transform.degree].float()
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Literal, get_args
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kodm_lite.sphere.inputs import whole_number
+from kodm_lite.validation import check_choice, check_count
 
 __all__ = ["GridKind", "SphereGrid", "healpix_points", "icosahedron_points", "make_grid"]
 
@@ -81,12 +81,11 @@ def make_grid(kind: GridKind, L: int, nlat: int | None = None, nlon: int | None 
     Raises:
         ValueError: an unknown kind, or too few points to be exact.
     """
-    if kind not in get_args(GridKind):
-        raise ValueError(f"kind: got {kind!r}, expected one of {get_args(GridKind)}; try 'gauss'")
-    L = whole_number("L", L)
+    check_choice("kind", kind, GridKind)
+    L = check_count("L", L)
     least = {"gauss": L, "equiangular": 2 * L - 1, "clenshaw": max(2 * L - 1, 2)}[kind]
-    nlat = least + (kind == "equiangular") if nlat is None else whole_number("nlat", nlat, hint=least)
-    nlon = 2 * L if nlon is None else whole_number("nlon", nlon, hint=2 * L)
+    nlat = least + (kind == "equiangular") if nlat is None else check_count("nlat", nlat)
+    nlon = 2 * L if nlon is None else check_count("nlon", nlon)
     if nlat < least:
         raise ValueError(
             f"nlat: got {nlat} {kind} rings, expected at least {least} to integrate products of fields with L = {L} "
@@ -139,7 +138,7 @@ def healpix_points(nside: int) -> tuple[Tensor, Tensor]:
 
     Source: Gorski et al. 2005, equations 4 to 9.
     """
-    nside = whole_number("nside", nside)
+    nside = check_count("nside", nside)
     ring = torch.arange(1, 4 * nside)
     polar = torch.minimum(ring, 4 * nside - ring)  # rings of the caps have 4, 8, ... points, all others 4 nside
     count, cap = 4 * polar.clamp(max=nside), polar < nside

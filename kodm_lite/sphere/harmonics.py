@@ -15,7 +15,8 @@ import math
 import torch
 from torch import Tensor
 
-from kodm_lite.sphere.inputs import band_limit, check_points, whole_number
+from kodm_lite.sphere.inputs import band_limit, check_points
+from kodm_lite.validation import check_count
 
 __all__ = ["degree_order", "degrees", "legendre", "power_spectrum", "real_harmonics", "real_scale"]
 
@@ -26,7 +27,7 @@ def degree_order(L: int) -> tuple[Tensor, Tensor]:
     >>> degree_order(2)
     (tensor([0, 1, 1, 1]), tensor([ 0, -1,  0,  1]))
     """
-    l = degrees(whole_number("L", L))
+    l = degrees(check_count("L", L))
     return l, torch.arange(len(l)) - l * l - l
 
 
@@ -80,7 +81,7 @@ def real_harmonics(L: int, theta: Tensor, phi: Tensor) -> Tensor:
     Raises:
         ValueError: points that are none, for instance in degrees.
     """
-    L = whole_number("L", L)
+    L = check_count("L", L)
     check_points(theta, phi)
     l, m = (x.to(theta.device) for x in degree_order(L))
     part = legendre(L, theta)[m.abs(), l]  # (L^2, P)

@@ -3,29 +3,17 @@
 from __future__ import annotations
 
 import math
-from numbers import Integral
 from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = ["band_limit", "check_fields", "check_points", "check_real", "told", "whole_number"]
+__all__ = ["band_limit", "check_fields", "check_points", "check_real", "told"]
 
 
 def told(x: Any) -> str:
     """What a message says that it got: dtype and shape, or the type of what is no tensor."""
     return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
-
-
-def whole_number(name: str, value: Any, least: int = 1, hint: int = 8) -> int:
-    """The value as a plain integer, whoever made it; a band limit L means degrees l = 0 ... L - 1.
-
-    Raises:
-        ValueError: no whole number from ``least`` on.
-    """
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        raise ValueError(f"{name}: got {value!r}, expected a whole number from {least} on; try {hint}")
-    return int(value)
 
 
 def check_real(x: Any, name: str) -> None:

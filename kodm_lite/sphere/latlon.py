@@ -16,8 +16,9 @@ import torch
 from torch import Tensor
 
 from kodm_lite.sphere.harmonics import legendre
-from kodm_lite.sphere.inputs import band_limit, told, whole_number
+from kodm_lite.sphere.inputs import band_limit, told
 from kodm_lite.sphere.transform import Packing
+from kodm_lite.validation import check_count
 
 __all__ = ["LatLonGrid"]
 
@@ -56,7 +57,7 @@ class LatLonGrid:
         self.phi = torch.from_numpy(np.deg2rad(around))
         root = _ring_weights(self.latitude).sqrt()
         most = min(len(self.latitude), (len(around) + 1) // 2)
-        self.L = self._largest(most, root, _WORST) if L is None else whole_number("L", L)
+        self.L = self._largest(most, root, _WORST) if L is None else check_count("L", L)
         self._table = legendre(min(self.L, most), self.theta)  # (m, l, ring)
         self.amplification = _amplification(self._table * root) if self.L <= most else math.inf
         gap = float(np.abs(np.diff(np.concatenate([[90.0], np.sort(self.latitude)[::-1], [-90.0]]))).max())

@@ -8,7 +8,7 @@ All have the same minimiser among all functions, and in general different ones i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, get_args
+from typing import Any, Literal
 
 from torch import Tensor
 
@@ -18,6 +18,7 @@ from kodm_lite.randomness import Generators
 from kodm_lite.sphere.inputs import check_fields, told
 from kodm_lite.sphere.noise import PixelNoise
 from kodm_lite.sphere.random_fields import harmonic_noise
+from kodm_lite.validation import check_choice
 
 __all__ = ["Weight", "pixel_score_matching", "spectral_score_matching"]
 
@@ -49,8 +50,7 @@ def spectral_score_matching(
     Raises:
         ValueError: an unknown weight, times outside (0, 1] or not one per field, predictions of another shape.
     """
-    if weight not in get_args(Weight):
-        raise ValueError(f"weight: got {weight!r}, expected one of {get_args(Weight)}; try 'noise'")
+    check_choice("weight", weight, Weight)
     check_fields(c0, t, harmonic_noise(diffusion).L, "c0")
     c, eps = diffusion.perturb(c0, t, generator)
     error = (_predicted(network, "network", c, t) - eps) / per_image(diffusion.sigma(t), c)

@@ -19,9 +19,10 @@ from torch.nn import functional
 from kodm_lite.euclidean import EuclideanDiffusion
 from kodm_lite.process import per_image
 from kodm_lite.sphere.grids import make_grid
-from kodm_lite.sphere.inputs import check_fields, whole_number
+from kodm_lite.sphere.inputs import check_fields
 from kodm_lite.sphere.random_fields import check_spectrum, harmonic_noise
 from kodm_lite.sphere.transform import SphericalTransform
+from kodm_lite.validation import check_count
 
 __all__ = ["SphericalNet"]
 
@@ -61,7 +62,7 @@ class SphericalNet(nn.Module):
         super().__init__()
         self.process, self.L = process, harmonic_noise(process).L
         values = _positive(spectrum, self.L)
-        channels, blocks = whole_number("channels", channels, hint=24), whole_number("blocks", blocks, hint=3)
+        channels, blocks = check_count("channels", channels), check_count("blocks", blocks)
         if isinstance(oversampling, bool) or not isinstance(oversampling, Real) or not 1 <= oversampling <= 4:
             raise ValueError(f"oversampling: got {oversampling!r}, expected a number from 1 to 4; try 1.5")
         if channels * channels * self.L * blocks > 2**30:

@@ -17,8 +17,9 @@ import torch
 from torch import Tensor
 
 from kodm_lite.randomness import Generators, normal
-from kodm_lite.sphere.inputs import band_limit, told, whole_number
+from kodm_lite.sphere.inputs import band_limit, told
 from kodm_lite.sphere.transform import LARGEST, OnDevices, SphericalTransform
+from kodm_lite.validation import check_count
 
 __all__ = ["HarmonicNoise", "IsotropicNoise", "PixelNoise", "noise_from_dict"]
 
@@ -37,7 +38,7 @@ class HarmonicNoise(OnDevices, ABC):
     unit = 1.0
 
     def __init__(self, L: int):
-        self.L = whole_number("L", L)
+        self.L = check_count("L", L)
         self.shape = (self.L**2,)
 
     @abstractmethod

@@ -17,9 +17,10 @@ from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators, normal
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import degrees
-from kodm_lite.sphere.inputs import check_fields, whole_number
+from kodm_lite.sphere.inputs import check_fields
 from kodm_lite.sphere.noise import HarmonicNoise, PixelNoise
 from kodm_lite.sphere.transform import OnDevices, SphericalTransform
+from kodm_lite.validation import check_count
 
 __all__ = ["ExactDenoiser", "PerDegreeDenoiser", "Spectrum", "check_spectrum", "gaussian_fields", "lognormal_fields"]
 
@@ -38,7 +39,7 @@ def gaussian_fields(spectrum: Spectrum, n: int, generator: Generators = None) ->
     Raises:
         ValueError: a spectrum that is negative, NaN, or no vector.
     """
-    spectrum, n = check_spectrum(spectrum), whole_number("n", n, 0)
+    spectrum, n = check_spectrum(spectrum), check_count("n", n, 0)
     std = spectrum.sqrt()[degrees(len(spectrum)).to(spectrum.device)]
     return std * normal(torch.empty(n, len(std), dtype=spectrum.dtype, device=spectrum.device), generator)
 
@@ -51,7 +52,7 @@ def lognormal_fields(spectrum: Spectrum, n: int, generator: Generators = None) -
     Raises:
         ValueError: as :func:`gaussian_fields`, and fields g of a variance above 100, of which exp overflows.
     """
-    spectrum, n = check_spectrum(spectrum), whole_number("n", n, 0)
+    spectrum, n = check_spectrum(spectrum), check_count("n", n, 0)
     L = len(spectrum)
     variance = float((spectrum.double().cpu() * (2 * torch.arange(L) + 1)).sum()) / (4 * math.pi)  # of g at a point
     if variance > 100:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 
 from kodm_lite.sphere.grids import SphereGrid, make_grid
 from kodm_lite.sphere.harmonics import degree_order, legendre, real_harmonics, real_scale
-from kodm_lite.sphere.inputs import check_points, check_real, told, whole_number
+from kodm_lite.sphere.inputs import check_points, check_real, told
+from kodm_lite.validation import check_count
 
 __all__ = ["LARGEST", "OnDevices", "Packing", "PointTransform", "SphericalTransform", "point_transform"]
 
@@ -266,7 +267,7 @@ def point_transform(L: int, theta: Tensor, phi: Tensor, weights: Tensor | None =
     Raises:
         ValueError: no points, or weights that do not sum to 4 pi.
     """
-    L = whole_number("L", L)
+    L = check_count("L", L)
     check_points(theta, phi)
     if not len(theta):
         raise ValueError("theta, phi: got no points, expected at least one; try icosahedron_points()")
