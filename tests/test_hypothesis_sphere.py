@@ -214,6 +214,13 @@ def test_random_fields_are_finite(L, n, size, seed):
 
 
 @usual
+@given(LIMITS, st.floats(1e3, 1e300))
+def test_fields_whose_exponential_overflows_are_refused(L, size):
+    with pytest.raises(ValueError, match=r"(?s)spectrum: got .*expected at most 100.*try "):
+        sphere.lognormal_fields([4 * math.pi * size] * L, 2)
+
+
+@usual
 @given(st.integers(3, 20), st.integers(3, 30), st.floats(0, 60), st.floats(-180, 180), st.booleans(), SEEDS)
 def test_grids_of_files_are_exact_or_refused(rows, columns, cut, start, falling, seed):
     latitude = np.linspace(cut - 90, 90 - cut, rows)[:: -1 if falling else 1]

@@ -137,7 +137,12 @@ def test_what_does_not_fit_together_is_refused(tmp_path):
     net, data = network(), gaussian_fields(SPECTRUM, 8, seeded(0))
     other = VariancePreserving(IsotropicNoise(L), LinearSchedule(0.1, 9.0))
     for process, x, options, message in (
-        (DIFFUSION, data, {"objective": "mean_field"}, "objective: got 'mean_field' for VariancePreserving, expected one of noise"),
+        (
+            DIFFUSION,
+            data,
+            {"objective": "mean_field"},
+            "objective: got 'mean_field' for VariancePreserving, expected one of noise",
+        ),
         (KuramotoProcess(), data, {"objective": "noise"}, "objective: got 'noise' for KuramotoProcess"),
         (other, data, {"objective": "noise"}, "process: got another one"),
         (DIFFUSION, data[:, :25], {"objective": "noise"}, r"data: got shape \(8, 25\), expected \(B, 36\)"),
