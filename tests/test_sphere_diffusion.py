@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 import torch
 
-from kodm_lite import LinearSchedule, sample
+from kodm_lite import LinearSchedule
 from kodm_lite.euclidean import VariancePreserving
+from kodm_lite.samplers import sample
 from kodm_lite.sphere import (
     ExactDenoiser,
     IsotropicNoise,
@@ -51,21 +52,23 @@ def power(symmetric, exponent):
     return axes @ torch.diag(values**exponent) @ axes.T
 
 
-def test_the_forward_law_is_that_of_the_equation(noise):
+@pytest.mark.parametrize("kind", [VariancePreserving])
+def test_the_forward_law_is_that_of_the_equation(kind, noise):
     """alpha' = f alpha and (sigma^2)' = 2 f sigma^2 + g^2, by finite differences."""
     rate = LinearSchedule(0.5, 4.0)
-    diffusion = VariancePreserving(noise, rate)
+    diffusion = kind(noise, rate)
     t = torch.linspace(0.1, 0.9, 9, dtype=torch.float64)
     h = 1e-5
-    f = -0.5 * rate.at(t)
+    f = -0.5 * rate.at(t) if kind is VariancePreserving else torch.zeros_like(t)
     growth = (diffusion.alpha(t + h) - diffusion.alpha(t - h)) / (2 * h)
     torch.testing.assert_close(growth, f * diffusion.alpha(t), rtol=1e-7, atol=1e-9)
     growth = (diffusion.sigma(t + h) ** 2 - diffusion.sigma(t - h) ** 2) / (2 * h)
     torch.testing.assert_close(growth, 2 * f * diffusion.sigma(t) ** 2 + rate.at(t), rtol=1e-7, atol=1e-9)
 
 
-def test_two_steps_forward_are_one(noise):
-    diffusion = VariancePreserving(noise, LinearSchedule(0.5, 4.0))
+@pytest.mark.parametrize("kind", [VariancePreserving])
+def test_two_steps_forward_are_one(kind, noise):
+    diffusion = kind(noise, LinearSchedule(0.5, 4.0))
     n, c0 = 4000, torch.full((1, L * L), 2.0, dtype=torch.float64)
     whole, eps = diffusion.perturb(c0.expand(n, -1), torch.full((n,), 0.6, dtype=torch.float64), seeded(0))
     halfway = diffusion.advance(c0.expand(n, -1), 0.0, 0.3, seeded(1))
@@ -125,6 +128,7 @@ def test_samples_have_the_spectrum(noise):
     diffusion, n = VariancePreserving(noise), 3000
     c = sample(
         ExactDenoiser(diffusion, SPECTRUM), diffusion, (n, L * L), steps=40, method="sde", generator=seeded(0),
+        dtype=torch.float64,
     )  # fmt: skip
     counts = n * (2 * torch.arange(L) + 1)
     z = (power_spectrum(c).mean(0) / SPECTRUM - 1) / (2 / counts).sqrt()
@@ -306,7 +310,7 @@ def test_the_best_equivariant_score_depends_on_the_weight(power_of_sigma, expect
 def test_seeds_do_not_depend_on_the_batch_and_the_callback_sees_every_step():
     diffusion = VariancePreserving(NOISES["pixel"])
     network, seen = PerDegreeDenoiser(diffusion, SPECTRUM), []
-    options = {"steps": 4, "method": "sde"}
+    options = {"steps": 4, "method": "sde", "dtype": torch.float64}
     both = sample(network, diffusion, (2, 64), seeds=[5, 6], callback=lambda t, c: seen.append(t), **options)
     alone = sample(network, diffusion, (1, 64), seeds=[6], **options)
     torch.testing.assert_close(both[1:], alone)
@@ -324,7 +328,7 @@ def never(c, t):
         ({"times": [0.5, 0.7]}, "times: got"),
         ({"times": [1.0, math.nan, 0.0]}, "times: got"),
         ({"times": [0.5, 0.2, 0.0]}, "start: got None and times from 0.5"),
-        ({"shape": (2, 63)}, r"shape: got .*\(2, 63\), expected \(B, 64\)"),
+        ({"shape": (2, 63)}, r"shape: got shape \(2, 63\)"),
         ({"start": torch.zeros(3, 64)}, r"start: got shape \(3, 64\)"),
         ({"seeds": [1]}, r"seeds: got \[1\], expected one integer per image, 2"),
     ],

@@ -7,14 +7,15 @@ import pytest
 import torch
 from scipy.spatial.transform import Rotation
 
-from kodm_lite import KuramotoProcess, LinearSchedule, checkpoints, registry, sample
-from kodm_lite.checkpoints import CheckpointError
+from kodm_lite import KuramotoProcess, LinearSchedule, checkpoints
+from kodm_lite.checkpoints import CheckpointError, Model
 from kodm_lite.cli import main
 from kodm_lite.encoding import Numbers
 from kodm_lite.euclidean import VariancePreserving, noise_prediction
-from kodm_lite.model import Model, network_from_dict
+from kodm_lite.kinds import process_from_dict
 from kodm_lite.networks import PeriodicMLP
 from kodm_lite.recipes import SphereRecipe
+from kodm_lite.samplers import sample
 from kodm_lite.sphere import (
     IsotropicNoise,
     PerDegreeDenoiser,
@@ -81,12 +82,13 @@ def test_fit_learns_what_is_not_gaussian():
     "noise",
     [IsotropicNoise(L), PixelNoise(SphericalTransform(make_grid("equiangular", L), torch.float32), normalise=False)],
 )
-def test_checkpoints_give_the_same_network_back(tmp_path, noise):
-    process = VariancePreserving(noise, LinearSchedule(0.5, 30.0))
+@pytest.mark.parametrize("kind", [VariancePreserving])
+def test_checkpoints_give_the_same_network_back(tmp_path, noise, kind):
+    process = kind(noise, LinearSchedule(0.5, 30.0))
     net = network(process)
     checkpoints.save(tmp_path / "model.safetensors", Model(net, process, (L * L,), Numbers(), None, {"name": "test"}))
     loaded = checkpoints.load(tmp_path / "model.safetensors")
-    assert loaded.process == process and loaded.shape == (L * L,)
+    assert loaded.process == process and type(loaded.process) is kind and loaded.shape == (L * L,)
     c, t = gaussian_fields(SPECTRUM, 3, seeded(0)), torch.tensor([0.1, 0.5, 1.0])
     torch.testing.assert_close(loaded.network(c, t), net(c, t), rtol=0, atol=0)
     first, second = (sample(n, p, (2, L * L), steps=3, seeds=[1, 2]) for n, p in ((net, process), loaded[:2]))
@@ -96,7 +98,7 @@ def test_checkpoints_give_the_same_network_back(tmp_path, noise):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"kind": "PeriodicMLP"}, "network: got options"),
+        ({"kind": "PeriodicMLP"}, "got options"),
         ({"spectrum": [1.0]}, "spectrum"),
         ({"spectrum": [1.0] * 5 + [-1.0]}, "spectrum"),
         ({"channels": 10**9}, "channels"),
@@ -106,22 +108,22 @@ def test_checkpoints_give_the_same_network_back(tmp_path, noise):
 def test_descriptions_that_make_no_network_are_refused(change, message):
     description = {"kind": "SphericalNet", **network().config, **change}
     with pytest.raises(ValueError, match=message):
-        network_from_dict(description, DIFFUSION)
+        checkpoints._network(description, DIFFUSION, "meta", None)
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        {"kind": "VariancePreserving"},
+        {"kind": "variance_preserving"},
         {"kind": "Other", "rate": [0, 1], "noise": {"kind": "isotropic", "L": 3}},
-        {"kind": "VariancePreserving", "rate": [0], "noise": {"kind": "isotropic", "L": 3}},
-        {"kind": "VariancePreserving", "rate": [0, -1], "noise": {"kind": "isotropic", "L": 3}},
-        {"kind": "VariancePreserving", "rate": [0, 1], "noise": {"kind": "isotropic", "L": 10**6}},
-        {"kind": "VariancePreserving", "rate": [0, 1], "noise": {"kind": ["isotropic"], "L": 3}},
-        {"kind": ["VariancePreserving"], "rate": [0, 1], "noise": {"kind": "isotropic", "L": 3}},
-        {"kind": "VariancePreserving", "rate": [0, 1], "noise": {"kind": "pixel", "L": 3}},
+        {"kind": "variance_preserving", "rate": [0], "noise": {"kind": "isotropic", "L": 3}},
+        {"kind": "variance_preserving", "rate": [0, -1], "noise": {"kind": "isotropic", "L": 3}},
+        {"kind": "variance_preserving", "rate": [0, 1], "noise": {"kind": "isotropic", "L": 10**6}},
+        {"kind": "variance_preserving", "rate": [0, 1], "noise": {"kind": ["isotropic"], "L": 3}},
+        {"kind": ["variance_preserving"], "rate": [0, 1], "noise": {"kind": "isotropic", "L": 3}},
+        {"kind": "variance_preserving", "rate": [0, 1], "noise": {"kind": "pixel", "L": 3}},
         {
-            "kind": "VariancePreserving",
+            "kind": "variance_preserving",
             "rate": [0, 1],
             "noise": {"kind": "pixel", "grid": "gauss", "L": 3, "nlat": 2, "nlon": 6, "dtype": "float32",
                       "normalise": True},
@@ -130,7 +132,7 @@ def test_descriptions_that_make_no_network_are_refused(change, message):
 )  # fmt: skip
 def test_descriptions_that_make_no_diffusion_are_refused(data):
     with pytest.raises(ValueError, match=r"process|noise|nlat|schedule"):
-        registry.processes.of(data).from_dict(data)
+        process_from_dict(data)
 
 
 def test_what_does_not_fit_together_is_refused(tmp_path):
