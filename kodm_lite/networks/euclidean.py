@@ -9,7 +9,7 @@ from torch import Tensor
 
 from kodm_lite.euclidean import EuclideanDiffusion
 from kodm_lite.networks.embedding import Embedding
-from kodm_lite.networks.inputs import check_times
+from kodm_lite.networks.inputs import check_process, check_times
 from kodm_lite.networks.unet import UNet
 
 __all__ = ["EuclideanUNet", "NoiseEmbedding"]
@@ -19,6 +19,7 @@ class NoiseEmbedding(Embedding):
     """For numbers: the means are those of the numbers and of their squares."""
 
     def __init__(self, process: EuclideanDiffusion, features: int, classes: int | None = None):
+        check_process(process, "alpha", "sigma")
         super().__init__(2, features, classes)
         self.process = process
 

@@ -13,7 +13,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-__all__ = ["check_labels", "check_numbers", "check_times", "is_transformed", "whole_number", "whole_numbers"]
+__all__ = [
+    "check_labels",
+    "check_numbers",
+    "check_process",
+    "check_times",
+    "is_transformed",
+    "whole_number",
+    "whole_numbers",
+]
 
 
 def is_transformed(x: Tensor) -> bool:
@@ -66,17 +74,29 @@ def check_labels(label: Tensor, x: Tensor, classes: int | None) -> None:
     if label.shape != shape or not whole:
         advice = "label.long()"
         if label.shape != shape:
-            advice = "label.argmax(1)" if label.shape == (*shape, classes) else "label.flatten(), one for each image"
+            advice = "label.argmax(1)" if label.ndim == 2 and label.shape[1] > 1 else "label.flatten()"
         raise ValueError(
             f"label: got {label.dtype} of shape {tuple(label.shape)}, expected whole numbers of shape {shape}; "
             f"try {advice}"
         )
     if label.device != x.device:
         raise ValueError(f"label: got labels on {label.device}, expected {x.device}; try label.to(theta.device)")
-    if _at_hand(label) and not bool(((label >= -1) & (label < classes)).all()):
+    if not _at_hand(label):
+        return
+    low, high = min(label.tolist(), default=0), max(label.tolist(), default=0)
+    if low < -1 or high >= classes:
         raise ValueError(
-            f"label: got numbers from {int(label.min())} to {int(label.max())}, expected 0 to {classes - 1}, or -1 for "
+            f"label: got numbers from {low} to {high}, expected 0 to {classes - 1}, or -1 for "
             "no class; try label - 1 if they begin at 1"
+        )
+
+
+def check_process(process: Any, *methods: str) -> None:
+    """Refuse a process that lacks what the network asks of it."""
+    if not all(callable(getattr(process, method, None)) for method in methods):
+        raise ValueError(
+            f"process: got {type(process).__name__}, expected one with {' and '.join(methods)}; "
+            "try KuramotoProcess() for phases, VariancePreserving(...) for the baseline"
         )
 
 
@@ -90,9 +110,11 @@ def whole_number(name: str, value: Any, least: int = 1) -> int:
 
 def whole_numbers(name: str, values: Any, least: int = 1) -> list[int]:
     """A sequence of them."""
-    if isinstance(values, str) or not hasattr(values, "__iter__"):
-        raise ValueError(f"{name}: got {values!r}, expected a sequence of integers; try ({least},)")
-    return [whole_number(name, value, least) for value in values]
+    try:
+        entries = list(values)
+    except TypeError:
+        raise ValueError(f"{name}: got {values!r}, expected a sequence of integers; try ({least},)") from None
+    return [whole_number(name, value, least) for value in entries]
 
 
 def _at_hand(x: Tensor) -> bool:

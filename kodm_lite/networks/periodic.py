@@ -21,7 +21,7 @@ from torch.nn import functional
 
 from kodm_lite.kuramoto import without_autocast
 from kodm_lite.networks.embedding import Embedding
-from kodm_lite.networks.inputs import check_numbers, check_times, whole_number
+from kodm_lite.networks.inputs import check_numbers, check_process, check_times, whole_number
 from kodm_lite.networks.unet import UNet, zero
 from kodm_lite.process import KuramotoProcess, per_image
 
@@ -36,6 +36,7 @@ class ScoreHead(nn.Module):
 
     def __init__(self, process: KuramotoProcess):
         super().__init__()
+        check_process(process, "clock", "equilibrium_score")
         self.process = process
 
     def forward(self, theta: Tensor, t: Tensor, a: Tensor, b: Tensor) -> Tensor:
@@ -51,6 +52,7 @@ class TimeEmbedding(Embedding):
     """For phases: the means are those of the first two harmonics, the order parameter and the one of double angles."""
 
     def __init__(self, process: KuramotoProcess, features: int, classes: int | None = None):
+        check_process(process, "clock")
         super().__init__(4, features, classes)
         self.process = process
 
