@@ -259,14 +259,20 @@ def kuramoto_drift(
         Book: chapter 2.
 
     Raises:
-        ValueError: a mean field that is not complex.
+        ValueError: a mean field that is not complex, or of a shape that does not broadcast to the phases'.
 
     >>> kuramoto_drift(torch.tensor([0.1]), torch.tensor([0.5j]), 2.0, 0.0)
     tensor([0.9950])
     """
-    if not mean_field.is_complex():
+    if not isinstance(mean_field, Tensor) or not mean_field.is_complex():
+        got = f"dtype {mean_field.dtype}" if isinstance(mean_field, Tensor) else type(mean_field).__name__
+        raise ValueError(f"mean_field: got {got}, expected a complex tensor; try coupling.mean_field(theta)")
+    batch = theta.shape[:1] if theta.shape[:1] != (1,) else mean_field.shape[:1]  # one image may meet many fields
+    sides = zip(reversed(mean_field.shape), reversed(batch + theta.shape[1:]), strict=False)
+    if mean_field.ndim > theta.ndim or any(n not in (1, of_theta) for n, of_theta in sides):
         raise ValueError(
-            f"mean_field: got dtype {mean_field.dtype}, expected a complex field; try coupling.mean_field(theta)"
+            f"mean_field: got shape {tuple(mean_field.shape)}, expected one that broadcasts to {tuple(theta.shape)}; "
+            "try coupling.mean_field(theta)"
         )
     pull = drift_in_field(theta.sin(), theta.cos(), mean_field.real, mean_field.imag)
     return coupling_strength * pull - reference_strength * torch.sin(theta - reference_phase)
