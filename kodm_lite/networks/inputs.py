@@ -55,10 +55,13 @@ def check_times(t: Tensor, x: Tensor) -> None:
         )
     if t.device != x.device:
         raise ValueError(f"t: got times on {t.device}, expected {x.device}, as the images; try t.to(theta.device)")
-    if _at_hand(t) and not bool(((t > 0) & (t <= 1)).all()):  # written so that NaN fails
+    if count == 0 or not _at_hand(t):
+        return
+    low, high = (float(x) for x in t.detach().aminmax())
+    if not (low > 0 and high <= 1):  # written so that NaN fails
         raise ValueError(
-            f"t: got times from {float(t.min()):g} to {float(t.max()):g}, expected 0 < t <= 1; data is at 0, where "
-            "there is no noise, the prior at 1"
+            f"t: got times from {low:g} to {high:g}, expected 0 < t <= 1; data is at 0, where there is no noise, the "
+            "prior at 1"
         )
 
 

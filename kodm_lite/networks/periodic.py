@@ -42,10 +42,9 @@ class ScoreHead(nn.Module):
     def forward(self, theta: Tensor, t: Tensor, a: Tensor, b: Tensor) -> Tensor:
         with without_autocast(theta):
             t = t.to(theta.dtype)
-            clock = _clock(self.process, t)
-            scale = torch.exp(-0.5 * clock) / (-torch.expm1(-clock)).sqrt()  # 1/sqrt(e^V - 1), which would overflow
+            scale = per_image(_noise_to_data(self.process, t).sqrt(), theta)
             tangent = b.to(theta.dtype) * theta.cos() - a.to(theta.dtype) * theta.sin()
-            return self.process.equilibrium_score(theta, t) + tangent * per_image(scale, theta)
+            return self.process.equilibrium_score(theta, t) + tangent / scale
 
 
 class TimeEmbedding(Embedding):
@@ -58,16 +57,18 @@ class TimeEmbedding(Embedding):
 
     def forward(self, theta: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
         check_times(t, theta)
-        flat, clock = theta.flatten(1), _clock(self.process, t.to(theta.dtype))
+        flat = theta.flatten(1)
         # The mean direction and its second harmonic, magnified: near t = 1 images differ in them by 1/sqrt(N) only.
         moments = torch.stack([f(n * flat).mean(1) for n in (1, 2) for f in (torch.cos, torch.sin)], 1)
-        log_noise = clock + torch.log(-torch.expm1(-clock))  # log(e^V - 1)
-        return self.embed(log_noise, 4 * moments, label)
+        return self.embed(torch.log(_noise_to_data(self.process, t.to(theta.dtype))), 4 * moments, label)
 
 
-def _clock(process: KuramotoProcess, t: Tensor) -> Tensor:
-    """V(t), not so small that its logarithm or inverse is none."""
-    return process.clock(t).clamp(min=1e-12)
+def _noise_to_data(process: KuramotoProcess, t: Tensor) -> Tensor:
+    """e^V - 1 at times t (B,): the variance of the noise over that of what is left of the data.
+
+    Beyond V = 80 it stays as it is, before it overflows: what a network says counts there less than a rounding error.
+    """
+    return torch.expm1(process.clock(t).clamp(1e-12, 80.0))
 
 
 class PeriodicMLP(nn.Module):
