@@ -14,11 +14,12 @@ from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
-from numbers import Integral
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
+
+from kodm_lite.validation import check_count
 
 __all__ = [
     "Coupling",
@@ -67,6 +68,15 @@ class GlobalCoupling:
         b[(0,) * len(shape)] = 1.0
         return b
 
+    def to_dict(self) -> dict[str, Any]:
+        """The kind."""
+        return {"kind": "global"}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GlobalCoupling:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**_options(data))
+
 
 @dataclass(frozen=True)
 class LocalCoupling:
@@ -91,10 +101,6 @@ class LocalCoupling:
     boundary: Boundary | tuple[Boundary, Boundary] = "periodic"
 
     def __post_init__(self) -> None:
-        if isinstance(self.radius, bool) or not isinstance(self.radius, Integral) or self.radius < 1:
-            raise ValueError(
-                f"radius: got {self.radius!r}, expected an integer >= 1; try GlobalCoupling() for everybody"
-            )
         boundary: Any = self.boundary
         sides = (boundary, boundary) if isinstance(boundary, str) else boundary
         if (
@@ -106,7 +112,7 @@ class LocalCoupling:
                 f"boundary: got {boundary!r}, expected 'periodic', 'reflect' or a pair of them for (rows, columns); "
                 "try 'periodic'"
             )
-        object.__setattr__(self, "radius", int(self.radius))
+        object.__setattr__(self, "radius", check_count("radius", self.radius))
         object.__setattr__(self, "boundary", str(sides[0]) if sides[0] == sides[1] else tuple(map(str, sides)))
 
     def average(self, x: Tensor) -> Tensor:
@@ -142,6 +148,23 @@ class LocalCoupling:
             factor = factor * along.reshape(-1, *[1] * (-1 - dim))
         return factor
 
+    def to_dict(self) -> dict[str, Any]:
+        """Kind, radius and boundary."""
+        boundary = self.boundary if isinstance(self.boundary, str) else list(self.boundary)
+        return {"kind": "local", "radius": self.radius, "boundary": boundary}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LocalCoupling:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: other entries, or values that make no coupling.
+        """
+        try:
+            return cls(**_options(data))
+        except TypeError as error:
+            raise ValueError(f"coupling: got {data!r}, expected kind 'local', radius and boundary") from error
+
     def _sides(self, shape: Sequence[int]) -> dict[int, str]:
         """The boundary along each dimension of space, counted from the last, of one image or line of this shape."""
         boundary: Any = self.boundary
@@ -155,6 +178,10 @@ class LocalCoupling:
             f"local coupling: got {tuple(shape)} after the batch dimension, expected {one}; try x[None] for one image, "
             "one boundary for oscillators"
         )
+
+
+def _options(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != "kind"}
 
 
 # A product with an n x n averaging matrix is up to three times faster than prefix sums for short lines and slower for

@@ -9,7 +9,7 @@ import torch
 
 from kodm_lite import KuramotoProcess, LocalCoupling
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
-from kodm_lite.models import network_from_dict
+from kodm_lite.model import network_from_dict
 from kodm_lite.networks import EuclideanUNet, PeriodicUNet, describe
 from kodm_lite.networks.unet import Convolution
 

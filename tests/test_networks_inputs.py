@@ -11,7 +11,7 @@ from torch.autograd import forward_ad
 from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 
 from kodm_lite import KuramotoProcess, LinearSchedule, LocalCoupling
-from kodm_lite.euclidean import VarianceExploding, VariancePreserving, WhiteNoise
+from kodm_lite.euclidean import VariancePreserving, WhiteNoise
 from kodm_lite.networks import EuclideanUNet, PeriodicMLP, PeriodicUNet, ScoreHead, TimeEmbedding, describe
 
 LAYERS = {"width": 8, "multipliers": (1, 2), "attention": (1,)}
@@ -249,10 +249,9 @@ def test_scores_are_finite_however_early_it_is(kind, time):
     assert torch.isfinite(network(x, torch.full_like(t, time))).all()
 
 
-@pytest.mark.parametrize("diffusion", [VariancePreserving, VarianceExploding])
 @pytest.mark.parametrize("variance", VARIANCES)
-def test_predicted_noise_is_finite_however_much_noise_there_is(diffusion, variance):
-    process = diffusion(WhiteNoise((2, 6, 7)), LinearSchedule(variance, variance))
+def test_predicted_noise_is_finite_however_much_noise_there_is(variance):
+    process = VariancePreserving(WhiteNoise((2, 6, 7)), LinearSchedule(variance, variance))
     network = EuclideanUNet(2, process, **LAYERS)
     with torch.no_grad():
         network.pooled[-1].weight.normal_()

@@ -13,14 +13,15 @@ import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from kodm_lite.validation import check_count
+
 __all__ = [
+    "check_counts",
     "check_labels",
     "check_numbers",
     "check_process",
     "check_times",
     "is_transformed",
-    "whole_number",
-    "whole_numbers",
 ]
 
 
@@ -103,21 +104,13 @@ def check_process(process: Any, *methods: str) -> None:
         )
 
 
-def whole_number(name: str, value: Any, least: int = 1) -> int:
-    """The number as an int, whoever made it; ValueError for what is none, or less than ``least``."""
-    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
-        kind = "a positive integer" if least == 1 else f"an integer from {least}"
-        raise ValueError(f"{name}: got {value!r}, expected {kind}; try {name}={least}")
-    return int(value)
-
-
-def whole_numbers(name: str, values: Any, least: int = 1) -> list[int]:
-    """A sequence of them."""
+def check_counts(name: str, values: Any, least: int = 1) -> list[int]:
+    """A sequence of whole numbers."""
     try:
         entries = list(values)
     except TypeError:
         raise ValueError(f"{name}: got {values!r}, expected a sequence of integers; try ({least},)") from None
-    return [whole_number(name, value, least) for value in entries]
+    return [check_count(name, value, least) for value in entries]
 
 
 def _at_hand(x: Tensor) -> bool:

@@ -21,9 +21,10 @@ from torch.nn import functional
 
 from kodm_lite.kuramoto import without_autocast
 from kodm_lite.networks.embedding import Embedding
-from kodm_lite.networks.inputs import check_numbers, check_process, check_times, whole_number
+from kodm_lite.networks.inputs import check_numbers, check_process, check_times
 from kodm_lite.networks.unet import UNet, zero
 from kodm_lite.process import KuramotoProcess, per_image
+from kodm_lite.validation import check_count
 
 __all__ = ["PeriodicMLP", "PeriodicUNet", "ScoreHead", "TimeEmbedding"]
 
@@ -97,8 +98,8 @@ class PeriodicMLP(nn.Module):
         classes: int | None = None,
     ):
         super().__init__()
-        dim, width, depth = (whole_number(*size) for size in (("dim", dim), ("width", width), ("depth", depth)))
-        classes = None if classes is None else whole_number("classes", classes, 0)
+        dim, width, depth = (check_count(*size) for size in (("dim", dim), ("width", width), ("depth", depth)))
+        classes = None if classes is None else check_count("classes", classes, 0)
         self.config = {"dim": dim, "width": width, "depth": depth, "classes": classes}
         self.shape: tuple[int, ...] = (dim,)
         process = KuramotoProcess() if process is None else process

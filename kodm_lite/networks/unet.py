@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kodm_lite.kuramoto import pixels_beyond_edges
-from kodm_lite.networks.inputs import check_numbers, is_transformed, whole_number, whole_numbers
+from kodm_lite.networks.inputs import check_counts, check_numbers, is_transformed
+from kodm_lite.validation import check_count
 
 __all__ = ["SIZES", "UNet", "zero"]
 
@@ -73,11 +74,11 @@ class UNet(nn.Module):
         classes: int | None = None,
     ):
         super().__init__()
-        channels, width = whole_number("channels", channels), whole_number("width", width)
-        blocks, patch = whole_number("blocks", blocks), whole_number("patch", patch)
-        classes = None if classes is None else whole_number("classes", classes, 0)
-        multipliers, attention = whole_numbers("multipliers", multipliers), whole_numbers("attention", attention, 0)
-        levels, self.periodic = whole_number("levels", len(multipliers)), _axes(periodic_boundary)
+        channels, width = check_count("channels", channels), check_count("width", width)
+        blocks, patch = check_count("blocks", blocks), check_count("patch", patch)
+        classes = None if classes is None else check_count("classes", classes, 0)
+        multipliers, attention = check_counts("multipliers", multipliers), check_counts("attention", attention, 0)
+        levels, self.periodic = check_count("levels", len(multipliers)), _axes(periodic_boundary)
         if width % 8:
             raise ValueError(f"width: got {width}, expected a multiple of 8; try {8 * math.ceil(width / 8)}")
         rows, columns = self.periodic
