@@ -193,8 +193,8 @@ def test_the_divergence_is_the_trace_of_the_jacobian():
     jacobian = jacrev(lambda x: network(x[None], t[:1])[0])(x[0]).reshape(x[0].numel(), -1)
     directions = torch.eye(x[0].numel(), dtype=torch.float64).reshape(-1, *x[0].shape)
     columns = vmap(lambda v: jvp(lambda x: network(x[None], t[:1])[0], (x[0],), (v,))[1])(directions)
-    trace = sum(float((v * column).sum()) for v, column in zip(directions, columns, strict=True))
-    assert trace == pytest.approx(float(jacobian.trace()), rel=1e-9)
+    trace = sum(float((v * column).sum().detach()) for v, column in zip(directions, columns, strict=True))
+    assert trace == pytest.approx(float(jacobian.trace().detach()), rel=1e-9)
 
 
 def test_maps_lie_in_memory_as_convolutions_like_it():

@@ -141,7 +141,7 @@ class PeriodicUNet(UNet):
     Raises:
         ValueError: sizes that are not positive; phases of other channels, times outside (0, 1], labels that are none.
 
-    >>> network = PeriodicUNet(1, **SIZES["small"])
+    >>> network = PeriodicUNet(1, width=32, multipliers=(1, 1, 2, 2))
     >>> network(torch.zeros(2, 1, 16, 16), torch.full((2,), 0.5)).shape
     torch.Size([2, 1, 16, 16])
     """
