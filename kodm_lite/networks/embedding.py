@@ -43,7 +43,7 @@ class Embedding(nn.Module):
         """
         if label is not None:
             check_labels(label, log_noise, self.classes)
-        waves = log_noise[:, None] * self.frequencies.to(log_noise)
+        waves = log_noise[:, None] * self.frequencies
         own = next(self.layers.parameters()).dtype
         embedding = self.layers(torch.cat([waves.sin(), waves.cos(), means], 1).to(own))
         if self.label is not None:
