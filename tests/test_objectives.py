@@ -315,7 +315,7 @@ def test_the_order_part_is_the_error_along_the_order_parameter():
     assert (found.error[:, 1] > 1.01 * found.error[:, 2]).all()
 
 
-@pytest.mark.parametrize("objective", [MeanField(), MeanField("target", 20), Transition(), Transition(2, 10, "none")])
+@pytest.mark.parametrize("objective", [MeanField(), MeanField("target", 20), Transition(), Transition(2, 20, "none")])
 def test_an_objective_is_its_function_with_its_options(objective):
     function = mean_field_score_matching if isinstance(objective, MeanField) else transition_score_matching
     theta0, t = random_phases(4, 1, 4, 4), torch.tensor([0.1, 0.4, 0.7, 1.0])
