@@ -100,7 +100,10 @@ def test_no_flipped_bit_of_the_log_blocks_or_changes_another_line(tmp_path):
         assert all(type(line["step"]) is int for line in found)
 
 
-@pytest.mark.parametrize("line", [b"\xff", b'{"step":"a"}', b'{"step": true}', b'{"step": NaN}', b'{"step": 1, "loss": "x"}'])
+DAMAGED = (b"\xff", b'{"step":"a"}', b'{"step": true}', b'{"step": NaN}', b'{"step": 1, "loss": "x"}')
+
+
+@pytest.mark.parametrize("line", DAMAGED)
 def test_a_damaged_log_does_not_block_a_training(tmp_path, line):
     training(tmp_path / "straight")
 
