@@ -41,7 +41,10 @@ def map_cache(path: Path, key: str) -> tuple[Tensor, dict[str, Any]] | None:
         with open_regular(path, "images") as file:
             fits = notes["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
     except (ValueError, OverflowError) as error:
-        raise ValueError(f"cache: {path}: {error}; try another name, or delete it") from error
+        raise ValueError(
+            f"cache: got a damaged file in {path} or beside it ({error}), expected what was written; "
+            "try another name, or delete it"
+        ) from error
     if not fits or notes["key"] != key:
         what = "images of other files or options" if fits else "a damaged file"
         raise ValueError(f"cache: got {what} in {path}, expected those asked for; try another name, or delete it")
