@@ -28,6 +28,7 @@ from tqdm.auto import tqdm
 from kodm_lite import checkpoints
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import Encoding
+from kodm_lite.files import owned, place
 from kodm_lite.kinds import Process
 from kodm_lite.model import Model, describe
 from kodm_lite.objectives import Objective
@@ -117,7 +118,7 @@ def fit(  # the arguments that a training has, each with a default but for the f
 
     Book: chapter 8.
     """
-    options, folder = options or TrainingOptions(), None if out is None else Path(out).expanduser()
+    options, folder = options or TrainingOptions(), None if out is None else place(out)
     objective = objective_of(process, options.objective) if objective is None else objective
     given = as_data("data", data, encoding, process, stored=folder is not None)
     train = check_data("data", given, network, process)
@@ -131,15 +132,16 @@ def fit(  # the arguments that a training has, each with a default but for the f
         )
     objective.check(process, train.theta[:CHECKED])
     run = _Training(network, process, objective, train, held_out, options, folder, facts or {}, callback)
-    run.start(resume)
-    stopped = run.to_the_end(progress)
-    run.accelerator.wait_for_everyone()  # when a process returns, the files are there
-    if stopped:
-        raise TrainingInterrupted(
-            f"stopped after step {run.step}, state saved in {folder}; the same command goes on from there"
-        )
-    run.calibrate(progress)
-    run.accelerator.wait_for_everyone()
+    with owned(folder if run.is_main else None):
+        run.start(resume)
+        stopped = run.to_the_end(progress)
+        run.accelerator.wait_for_everyone()  # when a process returns, the files are there
+        if stopped:
+            raise TrainingInterrupted(
+                f"stopped after step {run.step}, state saved in {folder}; the same command goes on from there"
+            )
+        run.calibrate(progress)
+        run.accelerator.wait_for_everyone()
     return cast(Network, run.learner.average.to(next(network.parameters()).device))
 
 
@@ -465,7 +467,7 @@ def accelerator(precision: str) -> Any:
 
 @contextmanager
 def _signals_noted(active: bool) -> Iterator[list[int]]:
-    """Put SIGINT and SIGTERM on the list that this yields, and go on; only the second SIGINT interrupts."""
+    """Put SIGINT, SIGTERM and SIGHUP on the list that this yields, and go on; only the second SIGINT interrupts."""
     noted: list[int] = []
     if not active or threading.current_thread() is not threading.main_thread():  # no other thread can have handlers
         yield noted
@@ -476,7 +478,10 @@ def _signals_noted(active: bool) -> Iterator[list[int]]:
             raise KeyboardInterrupt
         noted.append(number)
 
-    before = {number: signal.signal(number, note) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    if hasattr(signal, "SIGHUP") and signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # which nohup asked for
+        numbers.append(signal.SIGHUP)
+    before = {number: signal.signal(number, note) for number in numbers}
     try:
         yield noted
     finally:
