@@ -17,6 +17,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 import torch
+from helpers import seeded
 from torch import nn
 
 from kodm_lite import KuramotoProcess, LocalCoupling, checkpoints
@@ -37,10 +38,6 @@ from kodm_lite.sphere import IsotropicNoise, SphericalNet
 
 CARD = {"name": "küçük", "data": "textures", "metrics": {"fid": [1.5, 2]}, "seed": 0, "licence": None}
 CALIBRATION = Calibration((0.25, 1.0), (2.5, 0.125), 0.0625)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def trained(network):

@@ -9,13 +9,13 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
+from helpers import HELPFUL
 from PIL import Image
 
 from kodm_lite import phase_to_image
 from kodm_lite.data import digits
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 LOADED = sklearn.datasets.load_digits()
 
 

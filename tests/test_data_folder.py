@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 from PIL import Image
 
 import kodm_lite.data.folder
@@ -17,7 +18,6 @@ from kodm_lite import phase_to_image
 from kodm_lite.data import image_folder
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 
 
 def save(path: Path, pixels, **options) -> Path:

@@ -10,6 +10,7 @@ import pytest
 import scipy.linalg
 import scipy.stats
 import torch
+from helpers import HELPFUL
 
 import kodm_lite.metrics
 from kodm_lite import image_to_phase
@@ -26,7 +27,6 @@ from kodm_lite.metrics import (
 )
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 WAVELENGTHS = (3, 6, 12)
 MEAN, DEVIATION, SKEWNESS, KURTOSIS, HORIZONTAL, VERTICAL = range(36, 42)
 

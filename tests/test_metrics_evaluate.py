@@ -7,6 +7,7 @@ from functools import cache
 
 import pytest
 import torch
+from helpers import HELPFUL, seeded
 
 from kodm_lite import image_to_phase
 from kodm_lite.data import PhaseData, textures
@@ -31,11 +32,6 @@ from kodm_lite.metrics import (
 )
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 @cache

@@ -6,12 +6,11 @@ import numpy as np
 import pytest
 import scipy.linalg
 import torch
+from helpers import HELPFUL
 
 from kodm_lite import image_to_phase, to_uint8
 from kodm_lite.data import textures
 from kodm_lite.metrics import inception_distances
-
-HELPFUL = r"(?s)got .*expected .*try "
 
 
 class Blocks(torch.nn.Module):

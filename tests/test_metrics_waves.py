@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from helpers import HELPFUL
 
 import kodm_lite.metrics
 from kodm_lite.data import textures
@@ -21,7 +22,6 @@ from kodm_lite.metrics import (
 from kodm_lite.orientation import orientation_field
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -13,13 +13,13 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 from PIL import Image
 
 from kodm_lite.pictures import plotting
 
 matplotlib.use("Agg")
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 VOID = {"img", "input", "br"}
 
 

@@ -16,6 +16,7 @@ from types import ModuleType, SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL, seeded
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -36,17 +37,12 @@ from kodm_lite.training import step as training_step
 from kodm_lite.training.state import ERRORS, Log, Statistics, plain, refuse_non_finite
 from kodm_lite.training.step import Batches, Examples
 
-HELPFUL = r"(?s)got .*expected .*try "
 PROCESS = KuramotoProcess()
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(
     steps=30, batch_size=8, warmup=4, ema=0.9, simulation_steps=10, save_every=10, log_every=7, validate_every=10
 )
 LABELLED = {"brick": 0, "grass": 1, "gravel": 2}
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def mlp(zero=False, **options):
