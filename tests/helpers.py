@@ -7,6 +7,8 @@ from torch import Tensor
 
 # The house's form of a refusal.
 HELPFUL = r"(?s)got .*expected .*try "
+# Seconds after which a process, or a page, is taken to hang. Nothing that works comes near, however busy the machine.
+PATIENCE = 900
 
 
 def seeded(seed: int = 0) -> torch.Generator:

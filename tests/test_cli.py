@@ -18,6 +18,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from helpers import PATIENCE
 from PIL import Image
 
 import kodm_lite
@@ -139,7 +140,7 @@ def apart(a, b):
 
 def in_subprocess(*words, **options):
     command = [sys.executable, "-m", "kodm_lite", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **options)
 
 
 def helped(capsys, words):
@@ -284,11 +285,10 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(photographs, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 180
-    while len(read_log(tmp_path / "run")) < 2 and time.monotonic() < deadline and process.poll() is None:
+    while len(read_log(tmp_path / "run")) < 2 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "the same command goes on" in out and "Traceback" not in err
     assert err.startswith("stopped after step ") and err.count("\n") == 1
@@ -541,7 +541,7 @@ def test_as_a_module_and_into_a_closed_pipe(grey):
     os.close(read)
     with io.FileIO(write, "w") as closed:
         words = [sys.executable, "-m", "kodm_lite", "--help"]
-        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=180)
+        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert done.returncode == 141 and done.stderr == ""
 
 
