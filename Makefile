@@ -21,7 +21,7 @@ notebooks: .venv/installed
 # A notebook stays with one worker (loadfile), because its cells share a kernel.
 test: lint
 	$(BIN)/python book/_tools/notebooks.py --check
-	$(BIN)/pytest -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=300 \
+	$(BIN)/pytest -n $(JOBS) --dist loadfile --nbval-lax --nbval-current-env --nbval-cell-timeout=1800 \
 		tests kodm_lite book/notebooks
 
 lint: .venv/installed
