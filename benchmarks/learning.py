@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kodm_lite.training.step import Batches, Learner, TrainingOptions, check_examples
 from torch.utils.flop_counter import FlopCounterMode
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LocalCoupling, PeriodicUNet
@@ -28,7 +29,6 @@ from kodm_lite.data import textures
 from kodm_lite.networks import SIZES
 from kodm_lite.objectives import random_times
 from kodm_lite.training import accelerator
-from kodm_lite.training.step import Batches, Learner, TrainingOptions, check_examples
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 
@@ -68,7 +68,7 @@ def training(size: str, batch: int, device: torch.device, rounds: int, coupling:
     """What a training step costs with each objective, at 100 simulation steps, and the network's part of it."""
     process = KuramotoProcess.for_shape((1, 32, 32), coupling=coupling)
     network: Any = PeriodicUNet(1, process, **SIZES[size])
-    examples = check_examples("data", textures(32, n=8 * batch), network, process)
+    examples = check_examples("data", textures(32, n=8 * batch, scale=0.9), network, process)
     whole, part = {}, {}
     for name in ("mean_field", "transition"):
         options = TrainingOptions(batch_size=batch, objective=name, precision="bf16", compile=device.type == "cuda")

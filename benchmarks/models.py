@@ -160,7 +160,7 @@ def main() -> None:
     parser.add_argument("--name", help="of the file of results; by default that of the model")
     args = parser.parse_args()
     first = checkpoints.load(args.models[0])
-    stick = Yardstick(first.shape[-1], args.images, first.scale)
+    stick = Yardstick(first.shape[-1], args.images, first.encoding.scale)
     results: dict[str, Any] = {}
     for path in args.models:
         results["/".join(path.with_suffix("").parts[-3:])] = measure(path, args, stick)

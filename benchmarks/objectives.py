@@ -21,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from kodm_lite.training.step import TrainingOptions
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
@@ -43,7 +44,6 @@ from kodm_lite.metrics import TextureFeatures, class_shares, frechet_texture_dis
 from kodm_lite.objectives import early_times, mean_field_score_matching, random_times, transition_score_matching
 from kodm_lite.process import per_image
 from kodm_lite.training import fit
-from kodm_lite.training.step import TrainingOptions
 
 RESULTS = Path(__file__).parent / "results" / "objectives.json"
 COUPLINGS = {
@@ -137,7 +137,7 @@ def orthogonality(args: argparse.Namespace) -> dict[str, Any]:
         size, count = (8, 4096) if name == "global" else (32, 128)
         process = KuramotoProcess.for_shape((1, size, size), coupling=coupling)
         generator = torch.Generator().manual_seed(1)
-        theta0 = textures(size, n=count, seed=5).theta
+        theta0 = textures(size, n=count, seed=5, scale=0.9).theta
         torch.manual_seed(0)
         network = PeriodicUNet(1, process, width=8, multipliers=(1, 1), attention=())
         for parameter in network.parameters():
@@ -191,7 +191,7 @@ def orthogonality(args: argparse.Namespace) -> dict[str, Any]:
 def variance(args: argparse.Namespace) -> dict[str, Any]:
     """E s^2 of the transition target and of the mean-field score, for chains of 100 and of 1000 steps."""
     rows: dict[str, Any] = {}
-    theta0 = textures(32, n=32, seed=5).theta
+    theta0 = textures(32, n=32, seed=5, scale=0.9).theta
     for name in ("global", "radius 2"):
         process = KuramotoProcess(COUPLINGS[name])  # the published strengths; the book has those that forget
         generator = torch.Generator().manual_seed(2)
@@ -218,7 +218,7 @@ def cost(args: argparse.Namespace) -> dict[str, Any]:
     steps, and the simulation has a grid of its own, 50 Heun steps per unit of time.  The chain of a transition target
     has the steps of its process.
     """
-    theta0, t = textures(32, n=16, seed=5).theta, early_times((torch.arange(16) + 0.5) / 16)
+    theta0, t = textures(32, n=16, seed=5, scale=0.9).theta, early_times((torch.arange(16) + 0.5) / 16)
     targets = {
         "mean field": mean_field_score_matching,
         "transition, 100 steps": partial(transition_score_matching, steps=100),

@@ -1,4 +1,4 @@
-r"""What a sampler shows a network that it was not trained on, and the one number that brings details back.
+r"""What samplers need to know of a trained network: how large its scores are, and how far to trust them.
 
 On states of the forward process a trained network is right on average: no multiple of its distance from equilibrium has
 a smaller error.  On the states of a sampler, which contain the network's own errors, it need not be ("exposure bias").
@@ -9,14 +9,16 @@ distance a little,
 
 by as much as it takes for the energy of the bonds between neighbours to return.  Chapter 9 of the book measures both.
 
-Source: Ning et al. 2024 (arXiv 2308.15321), who scale the predicted noise; on the circle, and with the energy of bonds
-to choose the scale, this project.
+Source: Bao et al. 2022 for the second moments; Ning et al. 2024 (arXiv 2308.15321), who scale the predicted noise; on
+the circle, and with the energy of bonds to choose the scale, this project.
 """
 
 from __future__ import annotations
 
 import math
 import warnings
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 import torch
@@ -26,15 +28,87 @@ from tqdm.auto import tqdm
 from kodm_lite.circular import wrap
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators
-from kodm_lite.samplers import Calibration, Score, calibrate, sample, time_grid
+from kodm_lite.samplers import Score, evaluate, sample, time_grid
+from kodm_lite.validation import check_count
 
-__all__ = ["bond_energy", "calibrate_all", "calibrate_damping", "there_and_back"]
+__all__ = ["Calibration", "bond_energy", "calibrate", "calibrate_all", "calibrate_damping", "there_and_back"]
 
 FORTH = 3.0  # the clock V = int 2D at which the way back begins: the kind of image is known, its details are not
 TRIAL = 0.05  # damping of the second trip, of the size of what is found
 MOST = 0.2
 IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
 IMAGES_THERE_AND_BACK = 256  # the damping to within 0.01
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What samplers need to know of a score: E[score^2] per phase, and how far to trust it.
+
+    Args:
+        times: increasing times in [0, 1].
+        second_moments: E[score^2] at those times, >= 0: for the best reverse variance of ancestral steps.
+        damping: share by which the flow, also that of "hybrid", shortens the distance of the score from equilibrium;
+            0 for an exact score, see :mod:`kodm_lite.calibration`.
+
+    Raises:
+        ValueError: not increasing times in [0, 1], each with a finite number >= 0; a damping that is no share.
+    """
+
+    times: tuple[float, ...]
+    second_moments: tuple[float, ...]
+    damping: float = 0.0
+
+    def __post_init__(self) -> None:
+        increasing = all(a < b for a, b in pairwise((0.0 - 1e-9, *self.times, 1.0 + 1e-9)))
+        if not (self.times and increasing and len(self.times) == len(self.second_moments)):
+            raise ValueError(
+                f"calibration: got times {self.times[:5]} and {len(self.second_moments)} moments, expected increasing "
+                "times in [0, 1] and one moment each; try calibrate(network, process, data)"
+            )
+        if not all(0 <= m < math.inf for m in self.second_moments):
+            raise ValueError(f"calibration: got E[score^2] = {self.second_moments[:5]}, expected finite numbers >= 0")
+        if not 0 <= self.damping < 1:
+            raise ValueError(f"damping: got {self.damping}, expected a share from 0 to 1; 0 for none")
+
+    def damped(self, damping: float) -> Calibration:
+        """The same with another damping."""
+        return replace(self, damping=damping)
+
+    def at(self, t: float) -> float:
+        """E[score^2] at time t, log-linear between the calibrated times and constant outside."""
+        if t <= self.times[0]:
+            return self.second_moments[0]
+        for (t0, m0), (t1, m1) in pairwise(self._points):
+            if t <= t1:
+                u = (t - t0) / (t1 - t0)
+                return m0 ** (1 - u) * m1**u
+        return self.second_moments[-1]
+
+    @property
+    def _points(self) -> list[tuple[float, float]]:
+        return list(zip(self.times, self.second_moments, strict=True))
+
+
+@torch.no_grad()
+def calibrate(
+    network: Score, process: KuramotoProcess, theta0: Tensor, points: int = 50, generator: Generators = None
+) -> Calibration:
+    """Measure E[score^2] along the forward process, once per network.
+
+    Args:
+        network: score, called as ``network(theta, t)`` with t of shape (B,).
+        process: the forward process.
+        theta0: data (B, ...), radians; the mean runs over all images and phases.
+        points: number of times, evenly spaced in (0, 1].
+        generator: None, one, or one per image.
+
+    Source: Bao et al. 2022 (Analytic-DPM), on the circle.  Book: chapter 5.
+    """
+    check_count("points", points)
+    times = [k / points for k in range(1, points + 1)]
+    states = process.trajectory(theta0, times, generator=generator)
+    moments = [evaluate(network, theta, t).double().square().mean() for t, theta in zip(times, states, strict=True)]
+    return Calibration(tuple(times), tuple(torch.stack(moments).tolist()))
 
 
 def bond_energy(theta: Tensor) -> Tensor:

@@ -83,7 +83,7 @@ def order_parameter(theta: Tensor, dim: int | Sequence[int] | None = None, keepd
     return torch.complex(theta.cos().mean(dims, keepdim), theta.sin().mean(dims, keepdim))
 
 
-def image_to_phase(x: Tensor, scale: float = 0.9) -> Tensor:
+def image_to_phase(x: Tensor, scale: float) -> Tensor:
     """Grey values in [-1, 1] as phases in [-scale pi, scale pi].
 
     ``scale`` < 1 leaves a gap between black and white, which would otherwise be the same angle.
@@ -110,7 +110,7 @@ def image_to_phase(x: Tensor, scale: float = 0.9) -> Tensor:
     return x * (scale * math.pi)
 
 
-def phase_to_image(theta: Tensor, scale: float = 0.9) -> Tensor:
+def phase_to_image(theta: Tensor, scale: float) -> Tensor:
     """Phases as grey values in [-1, 1]; angles in the gap become the nearer of black and white.
 
     Inverse of :func:`image_to_phase`.
@@ -119,7 +119,7 @@ def phase_to_image(theta: Tensor, scale: float = 0.9) -> Tensor:
     return (wrap(theta) / (scale * math.pi)).clamp(-1.0, 1.0)
 
 
-def to_uint8(theta: Tensor, scale: float = 0.9) -> Tensor:
+def to_uint8(theta: Tensor, scale: float) -> Tensor:
     """Phases as bytes 0 to 255, rounded to the nearest (not truncated).
 
     Raises:

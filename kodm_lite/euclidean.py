@@ -12,32 +12,35 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol, get_args
+from typing import Any, ClassVar, Protocol
 
 import torch
 from torch import Tensor
 
-from kodm_lite.objectives import Loss
+from kodm_lite.encoding import Encoding
+from kodm_lite.kinds import time_grid
+from kodm_lite.objectives import Loss, early_times
 from kodm_lite.process import per_image
-from kodm_lite.randomness import Generators, normal, one_generator_per_seed
-from kodm_lite.samplers import check_grid, take_steps, time_grid
+from kodm_lite.randomness import Generators, device_of, normal
+from kodm_lite.registry import noises
+from kodm_lite.samplers import Memory, Run
 from kodm_lite.schedules import LinearSchedule
 
 __all__ = [
+    "EUCLIDEAN_SAMPLERS",
     "EuclideanDiffusion",
+    "GaussianNoise",
     "Noise",
-    "VarianceExploding",
     "VariancePreserving",
     "WhiteNoise",
     "noise_prediction",
-    "sample_euclidean",
+    "square_grid",
 ]
 
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, ...), t (B,)) to E[eps | x_t]
-Method = Literal["ode", "sde", "ancestral"]
 
 
-class Noise(Protocol):
+class GaussianNoise(Protocol):
     """What a diffusion needs of its noise: a centred Gaussian law of samples of one shape, with any batch before it.
 
     Its numbers have variance ``unit`` ** 2 on average.
@@ -85,12 +88,32 @@ class WhiteNoise:
         """Plain values: kind, shape, unit."""
         return {"kind": "white", "shape": list(self.shape), "unit": self.unit}
 
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> WhiteNoise:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: other entries.
+        """
+        if set(data) != {"kind", "shape", "unit"} or not isinstance(data["shape"], list):
+            raise ValueError(f"noise: got {data!r}, expected kind 'white', shape and unit")
+        if type(data["unit"]) not in (int, float):
+            raise ValueError(f"noise: got unit {data['unit']!r}, expected a number")
+        return cls(data["shape"], data["unit"])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, WhiteNoise) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash((self.shape, self.unit))
+
 
 class EuclideanDiffusion(ABC):
     """What all diffusions share: the law of x_t given x_0, the score, the prior."""
 
-    noise: Any  # a Noise; typed where it is built
+    noise: Any  # a GaussianNoise; typed where it is built
     rate: LinearSchedule
+    kind: ClassVar[str]
 
     @abstractmethod
     def alpha(self, t: Tensor) -> Tensor:
@@ -124,7 +147,7 @@ class EuclideanDiffusion(ABC):
         """
         if not 0 <= t0 <= t1 <= 1:
             raise ValueError(f"t0, t1: got {t0} and {t1}, expected 0 <= t0 <= t1 <= 1")
-        (alpha0, alpha1), (sigma0, sigma1) = self._at(t0, t1)
+        (alpha0, alpha1), (sigma0, sigma1) = self.at(t0, t1)
         kept = alpha1 / alpha0
         return kept * x + (sigma1**2 - (kept * sigma0) ** 2) ** 0.5 * self.noise.draw(x, generator)
 
@@ -155,7 +178,7 @@ class EuclideanDiffusion(ABC):
         Raises:
             ValueError: what is left has over a tenth of the noise's standard deviation.
         """
-        (alpha,), (sigma,) = self._at(1.0)
+        (alpha,), (sigma,) = self.at(1.0)
         left = alpha * float(x0.double().square().mean(0).max().sqrt()) / (sigma * self.noise.unit)
         if left > 0.1:
             raise ValueError(
@@ -163,10 +186,33 @@ class EuclideanDiffusion(ABC):
                 "t = 1, expected at most 0.1; try to subtract their mean and to divide by their standard deviation"
             )
 
+    def project(self, x: Tensor) -> Tensor:
+        """Numbers as they are: a vector space has no wrong ones."""
+        return x
+
+    def as_phases(self, x: Tensor, encoding: Encoding) -> Tensor:
+        """Samples as what they stand for: beyond black is black."""
+        return encoding.project(x)
+
     def to_dict(self) -> dict[str, Any]:
-        """Plain values from which :mod:`kodm_lite.checkpoints` makes an equal diffusion."""
+        """Plain values from which :meth:`from_dict` makes an equal diffusion."""
         rate = [float(self.rate.start), float(self.rate.end)]
-        return {"kind": type(self).__name__, "rate": rate, "noise": self.noise.to_dict()}
+        return {"kind": self.kind, "rate": rate, "noise": self.noise.to_dict()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> EuclideanDiffusion:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: missing or unknown entries, or values that make no diffusion.
+        """
+        if set(data) != {"kind", "rate", "noise"} or data["kind"] != cls.kind:
+            raise ValueError(f"process: got {data!r}, expected kind {cls.kind!r}, rate and noise")
+        noise = noises.of(data["noise"])(data["noise"])
+        try:
+            return cls(noise, LinearSchedule(*data["rate"]))  # type: ignore[call-arg]
+        except TypeError as error:
+            raise ValueError(f"process: got rate {data['rate']!r}, expected two numbers") from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, EuclideanDiffusion) and self.to_dict() == other.to_dict()
@@ -174,12 +220,24 @@ class EuclideanDiffusion(ABC):
     def __hash__(self) -> int:
         return hash(repr(self.to_dict()))
 
-    def prior(self, like: Tensor, generator: Generators = None) -> Tensor:
-        """A draw of N(0, sigma(1)^2 Sigma) with the shape of ``like`` (B, ...)."""
-        return per_image(self.sigma(torch.ones(len(like)).to(like)), like) * self.noise.draw(like, generator)
+    def simulate(self, x0: Tensor, t: Tensor, *, generator: Generators = None) -> Tensor:
+        """A draw of x_t given x_0, as :meth:`perturb`."""
+        return self.perturb(x0, t, generator)[0]
 
-    def _at(self, *times: float) -> tuple[list[float], list[float]]:
-        """alpha and sigma as numbers."""
+    def draw_prior(
+        self, shape: tuple[int, ...], generator: Generators = None, device: torch.device | None = None
+    ) -> Tensor:
+        """A draw of N(0, sigma(1)^2 Sigma), float32.
+
+        Raises:
+            ValueError: a shape that does not end with the noise's.
+        """
+        like = torch.empty(shape, dtype=torch.float32, device=device or device_of(generator))
+        self._check_shape(like, "shape")
+        return self.at(1.0)[1][0] * self.noise.draw(like, generator)
+
+    def at(self, *times: float) -> tuple[list[float], list[float]]:
+        """alpha and sigma at some times, as numbers."""
         t = torch.tensor(times, dtype=torch.float64)
         return self.alpha(t).tolist(), self.sigma(t).tolist()
 
@@ -201,31 +259,13 @@ class VariancePreserving(EuclideanDiffusion):
 
     noise: Any
     rate: LinearSchedule = field(default=LinearSchedule(0.1, 20.0))
+    kind: ClassVar[str] = "variance_preserving"
 
     def alpha(self, t: Tensor) -> Tensor:
         return torch.exp(-0.5 * self.rate.integral(0.0, t))
 
     def sigma(self, t: Tensor) -> Tensor:
         return (-torch.expm1(-self.rate.integral(0.0, t))).sqrt()
-
-
-@dataclass(frozen=True, eq=False)
-class VarianceExploding(EuclideanDiffusion):
-    """dx = g Sigma^{1/2} dB: data are kept, under more and more noise.
-
-    Args:
-        noise: the noise.
-        rate: g^2(t); its integral must exceed the variance of the data by far.
-    """
-
-    noise: Any
-    rate: LinearSchedule = field(default=LinearSchedule(0.01, 2000.0))
-
-    def alpha(self, t: Tensor) -> Tensor:
-        return torch.ones_like(t)
-
-    def sigma(self, t: Tensor) -> Tensor:
-        return self.rate.integral(0.0, t).sqrt()
 
 
 def noise_prediction(
@@ -255,126 +295,93 @@ def noise_prediction(
     predicted = network(x, now) if label is None else network(x, now, label)
     if predicted.shape != eps.shape:
         raise ValueError(f"network: got noise of shape {tuple(predicted.shape)}, expected {tuple(eps.shape)}")
-    parts = []
-    for wrong in (predicted.to(eps) - eps, eps):
-        parts += [wrong.flatten(1).square().mean(1), noise.mean_mode(wrong).square()]
-    error, collective, baseline, collective_baseline = (part / noise.unit**2 for part in parts)
-    entries = (error, baseline, collective, collective_baseline, collective, collective_baseline)
-    return Loss(error.mean(), t, *(x.detach() for x in entries))
+
+    def parts(wrong: Tensor) -> Tensor:
+        mean = noise.mean_mode(wrong).square()
+        return torch.stack([wrong.flatten(1).square().mean(1), mean, mean], 1) / noise.unit**2
+
+    error = parts(predicted.to(eps) - eps)
+    return Loss(error[:, 0].mean(), t, error.detach(), parts(eps))
 
 
-@torch.no_grad()
-def sample_euclidean(
-    network: NoisePredictor,
-    diffusion: EuclideanDiffusion,
-    shape: tuple[int, ...],
-    *,
-    steps: int = 100,
-    method: Method = "ode",
-    times: Sequence[float] | None = None,
-    start: Tensor | None = None,
-    generator: Generators = None,
-    seeds: Sequence[int] | None = None,
-    dtype: torch.dtype = torch.float32,
-    device: torch.device | str | None = None,
-    callback: Callable[[float, Tensor], None] | None = None,
-    progress: bool = False,
-) -> Tensor:
-    """Draw samples by running the diffusion backwards from its prior.
+@dataclass(frozen=True)
+class Noise:
+    """Noise prediction, by :func:`noise_prediction`: the objective of a Euclidean diffusion."""
 
-    Args:
-        network: predicts the noise: called with x_t (B, ...) and t (B,), returns E[eps | x_t].
-        diffusion: the forward diffusion.
-        shape: (B, ...).
-        steps: number of steps, by default from t = 1 to 0 in squares of equal steps, as most happens at
-            small times.
-        method: "ode": probability flow, by Heun's method in the angle atan(sigma / alpha); "sde": the reverse SDE.  Its
-            generator is twice that of the flow plus that of the diffusion: in every step the flow goes back twice as
-            far, or to t = 0, and the diffusion forward again, exactly.  Both have two evaluations in a step, and one
-            where it reaches t = 0.  "ancestral": the law of the step back given the data, with the predicted data in
-            their place, as published; one evaluation.
-        times: decreasing times to use instead of ``steps``.
-        start: a terminal state to start from, instead of the prior.
-        generator: None, one, or one per sample.
-        seeds: one integer per sample instead: sample k then depends on seeds[k] only.
-        dtype, device: of the samples, without ``start``.
-        callback: called with (t, x) at the start and after every step.
-        progress: show a progress bar.
+    def times(self, u: Tensor) -> Tensor:
+        """More of the early ones, see :func:`kodm_lite.objectives.early_times`."""
+        return early_times(u)
 
-    Returns:
-        Samples of the given shape.
+    def check(self, process: Any, x0: Tensor) -> None:
+        """Refuse another process than a Euclidean diffusion."""
+        if not hasattr(process, "perturb"):
+            raise ValueError(
+                f"objective: got Noise() for {type(process).__name__}, expected a Euclidean diffusion; try leaving the "
+                "objective out"
+            )
 
-    Raises:
-        ValueError: an unknown method, times that do not decrease in [0, 1], shapes that do not fit.
-        FloatingPointError: the state became NaN or infinite; names the step.
-
-    Source: Anderson 1982; Song et al. 2021; Ho et al. 2020 (ancestral); for matrix-valued noise, book: The sphere.
-    """
-    if method not in get_args(Method):
-        raise ValueError(f"method: got {method!r}, expected one of {get_args(Method)}")
-    grid = [t**2 for t in time_grid(steps)] if times is None else check_grid(times)
-    own = diffusion.noise.shape
-    if len(shape) <= len(own) or tuple(shape[-len(own) :]) != own:
-        raise ValueError(f"shape: got {tuple(shape)}, expected (B, ..., {', '.join(map(str, own))})")
-    if start is not None and tuple(start.shape) != tuple(shape):
-        raise ValueError(f"start: got shape {tuple(start.shape)}, expected {tuple(shape)}")
-    if start is None and grid[0] != 1:
-        raise ValueError(
-            f"start: got None and times from {grid[0]:g}, expected a state at that time; the prior is at 1"
-        )
-    generator = one_generator_per_seed(seeds, shape[0], generator, device or ("cpu" if start is None else start.device))
-    x = diffusion.prior(torch.empty(shape, dtype=dtype, device=device), generator) if start is None else start
-
-    def back(x: Tensor, t1: float, t0: float) -> Tensor:
-        if method == "ancestral":
-            return _ancestral(network, diffusion, x, t1, t0, generator)
-        if method == "ode" or t0 == 0:
-            return _flow(network, diffusion, x, t1, t0)
-        below = max(2 * t0 - t1, 0.0)
-        return diffusion.advance(_flow(network, diffusion, x, t1, below), below, t0, generator)
-
-    return take_steps(back, x, grid, callback, progress)
+    def __call__(
+        self,
+        network: Callable[..., Tensor],
+        process: EuclideanDiffusion,
+        x0: Tensor,
+        label: Tensor | None,
+        t: Tensor,
+        generator: Generators,
+    ) -> Loss:
+        """The loss of data x0."""
+        return noise_prediction(network, process, x0, t, generator, label)
 
 
-def _flow(network: NoisePredictor, diffusion: EuclideanDiffusion, x: Tensor, t1: float, t0: float) -> Tensor:
-    """Heun's step of the probability flow, from t1 down to t0."""
+# The samplers.  With tan u = sigma / alpha and x of unit scale, x = cos u x_0 + sin u eps: a turn from noise to data.
 
-    # With tan u = sigma / alpha and x of unit scale, x = cos u x_0 + sin u eps: a turn from noise to data.
-    def velocity(x: Tensor, t: Tensor, u: Tensor) -> Tensor:
-        return (_predict(network, scale(t) * x, t) - u.sin() * x) / u.cos()
 
-    def scale(t: Tensor) -> Tensor:
-        return per_image(torch.hypot(diffusion.alpha(t), diffusion.sigma(t)), x)
+def ode(run: Run, x: Tensor, t1: float, t0: float, memory: Memory) -> tuple[Tensor, Memory]:
+    """Probability flow, by Heun's method in the angle atan(sigma / alpha): two evaluations, one if it ends at t = 0."""
+    (alpha1, alpha0), (sigma1, sigma0) = run.process.at(t1, t0)
+    u1, u0 = math.atan2(sigma1, alpha1), math.atan2(sigma0, alpha0)
+    scale1, scale0 = math.hypot(alpha1, sigma1), math.hypot(alpha0, sigma0)
 
-    now, then = (torch.full((len(x),), t, dtype=x.dtype, device=x.device) for t in (t1, t0))
-    u1, u0 = (per_image(torch.atan2(diffusion.sigma(t), diffusion.alpha(t)), x) for t in (now, then))
-    first = velocity(x / scale(now), now, u1)
-    end = x / scale(now) + (u0 - u1) * first
+    def velocity(x: Tensor, scale: float, t: float, u: float) -> Tensor:
+        return (run.predict(scale * x, t) - math.sin(u) * x) / math.cos(u)
+
+    first = velocity(x / scale1, scale1, t1, u1)
+    end = x / scale1 + (u0 - u1) * first
     if t0 > 0:  # at t = 0 there is no noise to predict
-        end = end + 0.5 * (u0 - u1) * (velocity(end, then, u0) - first)
-    return scale(then) * end
+        end = end + 0.5 * (u0 - u1) * (velocity(end, scale0, t0, u0) - first)
+    return scale0 * end, None
 
 
-def _ancestral(
-    network: NoisePredictor, diffusion: EuclideanDiffusion, x: Tensor, t1: float, t0: float, generator: Generators
-) -> Tensor:
-    """A draw of x(t0) given x(t1) and the predicted data: Bayes' rule for two Gaussians."""
-    (alpha0, alpha1), (sigma0, sigma1) = diffusion._at(t0, t1)
-    eps = _predict(network, x, torch.full((len(x),), t1, dtype=x.dtype, device=x.device))
-    data = (x - sigma1 * eps) / alpha1
+def sde(run: Run, x: Tensor, t1: float, t0: float, memory: Memory) -> tuple[Tensor, Memory]:
+    """The reverse SDE, whose generator is twice that of the flow plus that of the diffusion.
+
+    In every step the flow goes back twice as far, or to t = 0, and the diffusion forward again, exactly.
+    """
     if t0 == 0:
-        return data
+        return ode(run, x, t1, t0, None)
+    below = max(2 * t0 - t1, 0.0)
+    x, _ = ode(run, x, t1, below, None)
+    return run.process.advance(x, below, t0, run.generator), None
+
+
+def ancestral(run: Run, x: Tensor, t1: float, t0: float, memory: Memory) -> tuple[Tensor, Memory]:
+    """A draw of x(t0) given x(t1) and the predicted data, as published: Bayes' rule for two Gaussians."""
+    (alpha1, alpha0), (sigma1, sigma0) = run.process.at(t1, t0)
+    data = (x - sigma1 * run.predict(x, t1)) / alpha1
+    if t0 == 0:
+        return data, None
     kept = alpha1 / alpha0
     added = sigma1**2 - (kept * sigma0) ** 2  # variance of the step forward
     mean = alpha0 * data * added / sigma1**2 + x * kept * sigma0**2 / sigma1**2
-    return mean + (added / sigma1**2) ** 0.5 * sigma0 * diffusion.noise.draw(x, generator)
+    return mean + (added / sigma1**2) ** 0.5 * sigma0 * run.process.noise.draw(x, run.generator), None
 
 
-def _predict(network: NoisePredictor, x: Tensor, t: Tensor) -> Tensor:
-    eps = network(x, t)
-    if eps.shape != x.shape:  # which broadcasting would hide
-        raise ValueError(f"network: got noise of shape {tuple(eps.shape)}, expected {tuple(x.shape)}, as its input")
-    return eps
+EUCLIDEAN_SAMPLERS = {"ode": ode, "sde": sde, "ancestral": ancestral}
+
+
+def square_grid(steps: int) -> list[float]:
+    """Times from 1 down to 0 in squares of equal steps, as most happens at small times."""
+    return [t**2 for t in time_grid(steps)]
 
 
 def _check_times(t: Tensor, x: Tensor) -> None:

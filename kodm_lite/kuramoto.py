@@ -12,7 +12,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -52,6 +52,15 @@ class GlobalCoupling:
         b = torch.zeros(shape)
         b[(0,) * len(shape)] = 1.0
         return b
+
+    def to_dict(self) -> dict[str, Any]:
+        """The kind."""
+        return {"kind": "global"}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> GlobalCoupling:
+        """Inverse of :meth:`to_dict`."""
+        return cls(**_options(data))
 
 
 @dataclass(frozen=True)
@@ -116,6 +125,26 @@ class LocalCoupling:
             along = torch.cos(turn[:, None] * offsets).mean(1).to(factor.dtype)
             factor = factor * along.reshape([-1 if d == dim else 1 for d in range(len(shape))])
         return factor
+
+    def to_dict(self) -> dict[str, Any]:
+        """Kind, radius and boundary."""
+        return {"kind": "local", "radius": self.radius, "boundary": self.boundary}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> LocalCoupling:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: other entries, or values that make no coupling.
+        """
+        try:
+            return cls(**_options(data))
+        except TypeError as error:
+            raise ValueError(f"coupling: got {data!r}, expected kind 'local', radius and boundary") from error
+
+
+def _options(data: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if name != "kind"}
 
 
 def _spatial_dims(x: Tensor) -> tuple[int, ...]:

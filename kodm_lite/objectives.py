@@ -1,25 +1,28 @@
-r"""What a score network is trained on: regression on the exact score of one wrapped-normal transition.
+r"""What a score network is trained on: regression on an exact score, whose mean is the score that is wanted.
 
-.. math:: L = E\Bigl[ w \Bigl( \frac1N \sum_i e_i^2
-          + c \sum_m \Bigl|\frac1N \sum_i \varphi_m(i)\, e^{i\theta_i} e_i\Bigr|^2 \Bigr)\Bigr],
-          \qquad e = s(\theta_t, t) - \nabla \log p(\theta_t \mid \theta_{t-\delta})
+Two targets have the same minimiser.  The published one is the score of the last transition of a simulated chain,
 
-The state at t - delta comes from the forward chain, the one at t from one more step.  The second term weighs errors
-that all pixels share, along the order parameter and the lowest spatial modes: their part of the first is 1/N, but they
-decide what kind of image appears.  Chapter 6 of the book derives the first term, chapter 8 the second.
+.. math:: L = E\Bigl[ \frac wN \sum_i e_i^2 \Bigr],
+          \qquad e = s(\theta_t, t) - \nabla \log p(\theta_t \mid \theta_{t-\delta}) ;
+
+the other one its mean given the data, which mean-field theory knows.  Chapter 6 of the book derives the first,
+chapter 7 the second.
+
+An objective is a small frozen dataclass with the methods of :class:`Objective`; :func:`kodm_lite.fit` takes any.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Literal, NamedTuple
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple, Protocol, get_args
 
 import torch
 from torch import Tensor
 
 from kodm_lite.circular import wrap
-from kodm_lite.fluctuation import Fluctuation, linear_fluctuation, mean_field_score, shared_fluctuation
+from kodm_lite.fluctuation import linear_fluctuation, mean_field_score, shared_fluctuation
 from kodm_lite.kernels import WrappedNormal
 from kodm_lite.kuramoto import drift_in_field
 from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
@@ -27,7 +30,11 @@ from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators, normal, uniform
 
 __all__ = [
+    "PARTS",
     "Loss",
+    "MeanField",
+    "Objective",
+    "Transition",
     "collective_error",
     "early_times",
     "mean_field_sample",
@@ -38,34 +45,140 @@ __all__ = [
 
 _LARGEST_CLOCK = 20.0  # later the distance from equilibrium is below rounding, and its weight e^V must not grow on
 
-Weighting = Literal["target", "published", "none", "early"]
+TransitionWeighting = Literal["target", "published", "none"]
+MeanFieldWeighting = Literal["target", "early"]
+
+#: Columns of the errors of a loss: over the phases, along the collective modes, and along the order parameter alone.
+PARTS = ("error", "collective", "order")
 
 
 class Loss(NamedTuple):
-    """A loss and what it consists of; everything but ``loss`` is detached, with one entry per image (B,).
+    """A loss and what it consists of; everything but ``loss`` is detached.
 
     All errors are weighted, so that the zero predictor has about 1 at every time (with the default weighting).
 
     Args:
         loss: the scalar to differentiate.
-        t: times of the images.
-        error: weighted mean squared error over the phases.
+        t: times of the images (B,).
+        error: (B, 3), columns as ``PARTS``: the weighted mean squared error over the phases; the weighted squared error
+            along the collective modes, summed over modes and multiplied by N, so that an error without spatial
+            structure has the same size in the first column and in each mode; and the part of that along the order
+            parameter, which decides what kind of image appears.
         baseline: the same of the predictor s = 0: what the target itself amounts to.
-        collective: weighted squared error along the collective modes, summed over modes and multiplied by N, so that
-            an error without spatial structure has the same size in ``error`` and in each mode.
-        collective_baseline: the same of the predictor s = 0.
-        order: the part of ``collective`` along the order parameter, which decides what kind of image appears.
-        order_baseline: the same of the predictor s = 0.
     """
 
     loss: Tensor
     t: Tensor
     error: Tensor
     baseline: Tensor
-    collective: Tensor
-    collective_baseline: Tensor
-    order: Tensor
-    order_baseline: Tensor
+
+
+class Objective(Protocol):
+    """What a training minimises: a frozen dataclass, whose fields a model's card tells."""
+
+    def times(self, u: Tensor) -> Tensor:
+        """From numbers u (B,), evenly spread over (0, 1], to the times of a batch, on the CPU."""
+
+    def check(self, process: Any, x0: Tensor) -> None:
+        """Refuse a process or an example x0 (1, ...) that cannot be trained on; called once, before any work."""
+
+    def __call__(
+        self,
+        network: Callable[..., Tensor],
+        process: Any,
+        x0: Tensor,
+        label: Tensor | None,
+        t: Tensor,
+        generator: Generators,
+    ) -> Loss:
+        """The loss of data x0 (B, ...) at times t (B,), on the CPU, with the network's labels (B,) or None."""
+
+
+@dataclass(frozen=True)
+class MeanField:
+    """Regression on the conditional score given the data, by :func:`mean_field_score_matching`.
+
+    Args:
+        weighting: weight of the times: "early" serves samples best, "target" counts every time equally.
+        steps: Heun steps per unit of time of the forward simulation.
+
+    Raises:
+        ValueError: another weighting, no steps.
+    """
+
+    weighting: MeanFieldWeighting = "early"
+    steps: int = STEPS // 2
+
+    def __post_init__(self) -> None:
+        _check_choice("weighting", self.weighting, MeanFieldWeighting)
+        _check_count("steps", self.steps)
+
+    def times(self, u: Tensor) -> Tensor:
+        """More of the early ones, see :func:`early_times`."""
+        return early_times(u)
+
+    def check(self, process: Any, x0: Tensor) -> None:
+        """Refuse a process without a mean field, or with one that is too strong for its law."""
+        _check_kuramoto(self, process)
+        mean_field_law(process, x0[:1], torch.ones(1))
+
+    def __call__(
+        self,
+        network: Callable[..., Tensor],
+        process: KuramotoProcess,
+        x0: Tensor,
+        label: Tensor | None,
+        t: Tensor,
+        generator: Generators,
+    ) -> Loss:
+        """The loss of phases x0."""
+        return mean_field_score_matching(
+            network, process, x0, label, weighting=self.weighting, steps=self.steps, t=t, generator=generator
+        )
+
+
+@dataclass(frozen=True)
+class Transition:
+    """Regression on the score of the last transition, as published, by :func:`transition_score_matching`.
+
+    Args:
+        draws: transitions per simulated state; the paper has 5.
+        steps: steps per unit of time of the forward chain.
+        weighting: weight of the times.
+
+    Raises:
+        ValueError: another weighting, no draws, no steps.
+    """
+
+    draws: int = 1
+    steps: int = STEPS
+    weighting: TransitionWeighting = "target"
+
+    def __post_init__(self) -> None:
+        _check_choice("weighting", self.weighting, TransitionWeighting)
+        _check_count("draws", self.draws)
+        _check_count("steps", self.steps)
+
+    def times(self, u: Tensor) -> Tensor:
+        """Every time equally often."""
+        return u
+
+    def check(self, process: Any, x0: Tensor) -> None:
+        """Refuse another process than a Kuramoto process."""
+        _check_kuramoto(self, process)
+
+    def __call__(
+        self,
+        network: Callable[..., Tensor],
+        process: KuramotoProcess,
+        x0: Tensor,
+        label: Tensor | None,
+        t: Tensor,
+        generator: Generators,
+    ) -> Loss:
+        """The loss of phases x0."""
+        options = {"draws": self.draws, "steps": self.steps, "weighting": self.weighting}
+        return transition_score_matching(network, process, x0, label, **options, t=t, generator=generator)  # type: ignore[arg-type]
 
 
 def transition_score_matching(
@@ -76,8 +189,7 @@ def transition_score_matching(
     *,
     draws: int = 1,
     steps: int = STEPS,
-    weighting: Weighting = "target",
-    collective_weight: float = 0.0,
+    weighting: TransitionWeighting = "target",
     t: Tensor | None = None,
     generator: Generators = None,
 ) -> Loss:
@@ -95,7 +207,6 @@ def transition_score_matching(
         steps: steps per unit of time of the forward chain, and of the transition.
         weighting: "target": 1/E[target^2], the variance v of the transition, which is also the likelihood weighting;
             "published": v^2 / 4, that of the published code; "none": 1.
-        collective_weight: c, weight of the collective term.
         t: times (B,) in (0, 1] on the CPU; stratified random ones by default.
         generator: None, one, or one per image.
 
@@ -103,16 +214,14 @@ def transition_score_matching(
         :class:`Loss`; with several draws its entries are means over them.
 
     Raises:
-        ValueError: an unknown weighting, no draws, negative weights, times outside (0, 1] or without noise, scores of
+        ValueError: an unknown weighting, no draws, times outside (0, 1] or without noise, scores of
             another shape, and whatever ``process.simulate`` refuses.
 
     Source: arXiv 2509.15328, local score matching.  Book: chapter 6.
     """
-    if weighting not in ("target", "published", "none"):
-        raise ValueError(f"weighting: got {weighting!r}, expected 'target', 'published' or 'none' for transitions")
-    if not (isinstance(draws, int) and draws >= 1 and steps >= 1):
-        raise ValueError(f"draws, steps: got {draws!r} and {steps!r}, expected at least 1 of each")
-    _check_weight(collective_weight)
+    _check_choice("weighting", weighting, TransitionWeighting)
+    _check_count("draws", draws)
+    _check_count("steps", steps)
     t = random_times(len(theta0), generator) if t is None else t
     _check_times(t, process, len(theta0))
     before = (t - 1 / steps).clamp(min=0)
@@ -129,7 +238,7 @@ def transition_score_matching(
         theta1 = wrap(mean + scale * normal(mean, generator))
         target = law.score(theta1)
         score = _ask(network, theta1, t1, label)
-        losses.append(_loss(score, target, theta1, t1, weight, collective_weight))
+        losses.append(_loss(score, target, theta1, t1, weight))
     return losses[0] if draws == 1 else Loss(*(torch.stack(parts).mean(0) for parts in zip(*losses, strict=True)))
 
 
@@ -140,9 +249,7 @@ def mean_field_score_matching(
     label: Tensor | None = None,
     *,
     steps: int = STEPS // 2,
-    weighting: Literal["target", "early"] = "target",
-    collective_weight: float = 0.0,
-    fluctuation: Fluctuation | None = None,
+    weighting: MeanFieldWeighting = "target",
     t: Tensor | None = None,
     generator: Generators = None,
 ) -> Loss:
@@ -163,27 +270,24 @@ def mean_field_score_matching(
     one of 1000 have the same target at the same cost.
 
     Args:
-        network, process, theta0, label, collective_weight, t, generator: as :func:`transition_score_matching`, but the
+        network, process, theta0, label, t, generator: as :func:`transition_score_matching`, but the
             default times are :func:`early_times`.
         steps: Heun steps per unit of time of the forward simulation.
         weighting: "target": e^V - 1, with which every time counts equally; "early": 2 sinh(V / 2), the geometric mean
             of that and of 1 - e^-V, the weight of noise prediction.  Late targets are hardly predictable, and less of
             the gradient is then their noise.
-        fluctuation: from :func:`kodm_lite.fluctuation.calibrate_fluctuation`, for the measured gamma(t) in place of
-            that of linear theory.
 
     Returns:
         :class:`Loss`; the baseline is the score of equilibrium.
 
     Raises:
-        ValueError: an unknown weighting, a negative weight, times outside (0, 1] or without noise, scores of another
+        ValueError: an unknown weighting, times outside (0, 1] or without noise, scores of another
             shape, and whatever ``process.simulate`` refuses.
 
     Source: this project.  Book: chapters 7 and 11.
     """
-    if weighting not in ("target", "early"):
-        raise ValueError(f"weighting: got {weighting!r}, expected 'target' or 'early' for the mean-field objective")
-    _check_weight(collective_weight)
+    _check_choice("weighting", weighting, MeanFieldWeighting)
+    _check_count("steps", steps)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
     _check_times(t, process, len(theta0))
     theta = process.simulate(theta0, t, steps, generator, method="heun")
@@ -192,14 +296,13 @@ def mean_field_score_matching(
     diffusion = per_image(process.diffusion.at(now), theta)
     pull = drift_in_field(theta.sin(), theta.cos(), law.field.real, law.field.imag)
     target = law.score(theta) - pull / diffusion
-    ratio = linear_fluctuation(process, now) if fluctuation is None else fluctuation.at(now)
-    excess = per_image((ratio - 1) * process.coupling_strength.at(now), theta) / diffusion
+    excess = per_image((linear_fluctuation(process, now) - 1) * process.coupling_strength.at(now), theta) / diffusion
     target = target + excess * shared_fluctuation(process, law, theta)
     score = _ask(network, theta, now, label)
     distance = score - process.equilibrium_score(theta, now)
     clock = process.clock(now).clamp(max=_LARGEST_CLOCK)
     weight = torch.expm1(clock) if weighting == "target" else 2 * torch.sinh(clock / 2)
-    return _loss(distance, target, theta, now, weight, collective_weight)
+    return _loss(distance, target, theta, now, weight)
 
 
 def random_times(batch: int, generator: Generators = None) -> Tensor:
@@ -222,9 +325,23 @@ def early_times(u: Tensor) -> Tensor:
     return u.square().clamp(min=1e-3)
 
 
-def _check_weight(collective_weight: float) -> None:
-    if not 0 <= collective_weight < math.inf:
-        raise ValueError(f"collective_weight: got {collective_weight!r}, expected a number >= 0")
+def _check_count(name: str, value: Any) -> None:
+    if type(value) is not int or value < 1:
+        raise ValueError(f"{name}: got {value!r}, expected an integer from 1; try leaving it out")
+
+
+def _check_choice(name: str, value: Any, choices: Any) -> None:
+    if value not in get_args(choices):
+        raise ValueError(f"{name}: got {value!r}, expected one of {get_args(choices)}; try {get_args(choices)[0]!r}")
+
+
+def _check_kuramoto(objective: Any, process: Any) -> None:
+    missing = [name for name in ("coupling", "clock", "step_drift", "equilibrium_score") if not hasattr(process, name)]
+    if missing:
+        raise ValueError(
+            f"objective: got {type(objective).__name__} for {type(process).__name__}, which has no {missing[0]}, "
+            "expected a KuramotoProcess; try leaving the objective out"
+        )
 
 
 def _check_times(t: Tensor, process: KuramotoProcess, count: int) -> None:
@@ -243,29 +360,16 @@ def _ask(network: Callable[..., Tensor], theta: Tensor, t: Tensor, label: Tensor
     return score
 
 
-def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor, collective_weight: float) -> Loss:
-    def mean_square(e: Tensor) -> Tensor:
-        return weight * e.square().flatten(1).mean(1)
-
-    def collective(e: Tensor) -> tuple[Tensor, Tensor]:
-        modes = weight * _mode_errors(e, theta)
-        return modes.sum(0), modes[0]
-
+def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor) -> Loss:
     error = score - target
-    pixels, (shared, order) = mean_square(error), collective(error)
-    loss = (pixels + collective_weight / theta[0].numel() * shared).mean()
-    with torch.no_grad():
-        shared_baseline, order_baseline = collective(target)
-        return Loss(
-            loss,
-            t,
-            pixels.detach(),
-            mean_square(target),
-            shared.detach(),
-            shared_baseline,
-            order.detach(),
-            order_baseline,
-        )
+    loss = (weight * error.square().flatten(1).mean(1)).mean()
+    return Loss(loss, t, _parts(error.detach(), theta, weight), _parts(target, theta, weight))
+
+
+def _parts(error: Tensor, theta: Tensor, weight: Tensor) -> Tensor:
+    """(B, 3), columns as ``PARTS``."""
+    modes = _mode_errors(error, theta)
+    return weight[:, None] * torch.stack([error.square().flatten(1).mean(1), modes.sum(0), modes[0]], 1)
 
 
 def collective_error(error: Tensor, theta: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from numbers import Real
-from typing import Any, Literal, NamedTuple, overload
+from typing import Any, ClassVar, Literal, NamedTuple, overload
 
 import torch
 from scipy.special import i0e, i1e
@@ -23,8 +23,9 @@ from torch import Tensor
 from kodm_lite.circular import order_parameter, validate_phases, wrap
 from kodm_lite.fokker_planck import evolve_modes
 from kodm_lite.kernels import VonMises
-from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling, drift_in_field
+from kodm_lite.kuramoto import Coupling, GlobalCoupling, drift_in_field
 from kodm_lite.randomness import Generators, normal
+from kodm_lite.registry import couplings
 from kodm_lite.schedules import LinearSchedule
 
 __all__ = ["Coefficients", "KuramotoProcess", "flat_image_memory"]
@@ -67,6 +68,7 @@ class KuramotoProcess:
     reference_strength: LinearSchedule = field(default=LinearSchedule(0.0045, 4.5))
     diffusion: LinearSchedule = field(default=LinearSchedule(0.005, 5.0))
     reference_phase: float | Tensor = 0.0
+    kind: ClassVar[str] = "kuramoto"
 
     def __post_init__(self) -> None:
         if not isinstance(self.coupling, Coupling):
@@ -265,6 +267,29 @@ class KuramotoProcess:
         if not steps >= 1:
             raise ValueError(f"steps: got {steps}, expected at least 1 per unit of time; the paper takes {STEPS}")
 
+    def project(self, theta: Tensor) -> Tensor:
+        """Phases in [-pi, pi)."""
+        return wrap(theta)
+
+    def draw_prior(
+        self, shape: tuple[int, ...], generator: Generators = None, device: torch.device | None = None
+    ) -> Tensor:
+        """A draw of the stationary law at the final coefficients, :class:`kodm_lite.priors.GibbsPrior`."""
+        from kodm_lite.priors import GibbsPrior
+
+        theta = GibbsPrior(self).sample(shape, generator)
+        return theta if device is None else theta.to(device)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse a shape of one image that this process does not take, such as one smaller than the coupling's reach.
+
+        Raises:
+            ValueError: says why.
+        """
+        image = torch.zeros(1, *shape, dtype=torch.float32, device="cpu")
+        self.validate(image, "shape")
+        self.drift(image, 1.0)
+
     def prior(self, shape: tuple[int, ...] | None = None) -> VonMises:
         """The marginal law of one phase in the stationary state of the coefficients at t = 1, self-consistently.
 
@@ -365,14 +390,16 @@ class KuramotoProcess:
 
     def to_dict(self) -> dict[str, Any]:
         """Plain numbers, strings and lists that :meth:`from_dict` turns back into an equal process."""
-        coupling: dict[str, Any] = {"kind": "global"}
-        if isinstance(self.coupling, LocalCoupling):
-            coupling = {"kind": "local", "radius": self.coupling.radius, "boundary": self.coupling.boundary}
-        elif not isinstance(self.coupling, GlobalCoupling):
-            raise ValueError(f"coupling: got {self.coupling!r}, expected a global or local coupling to store")
+        describe = getattr(self.coupling, "to_dict", None)
+        if describe is None:
+            raise ValueError(
+                f"coupling: got {type(self.coupling).__name__}, which has no description to store, expected a method "
+                'to_dict that returns {"kind": ..., ...}; see kodm_lite.registry'
+            )
         phase = self.reference_phase
         return {
-            "coupling": coupling,
+            "kind": self.kind,
+            "coupling": describe(),
             **{name: [float(getattr(self, name).start), float(getattr(self, name).end)] for name in _SCHEDULES},
             "reference_phase": phase.tolist() if isinstance(phase, Tensor) else phase,
         }
@@ -384,15 +411,13 @@ class KuramotoProcess:
         Raises:
             ValueError: missing or unknown entries, or values that make no process.
         """
-        expected = {"coupling", "reference_phase", *_SCHEDULES}
+        expected = {"kind", "coupling", "reference_phase", *_SCHEDULES}
         if not isinstance(data, dict) or set(data) != expected:
             raise ValueError(f"process: got {data!r}, expected a dictionary with {sorted(expected)}")
         try:
-            coupling = dict(data["coupling"])
-            kind = coupling.pop("kind")
             phase = data["reference_phase"]
             return cls(
-                coupling={"global": GlobalCoupling, "local": LocalCoupling}[kind](**coupling),
+                coupling=couplings.of(data["coupling"])(data["coupling"]),
                 **{name: LinearSchedule(*data[name]) for name in _SCHEDULES},
                 reference_phase=torch.tensor(phase, dtype=torch.float64) if isinstance(phase, list) else phase,
             )
@@ -400,10 +425,17 @@ class KuramotoProcess:
             raise ValueError(f"process: got {data!r}, expected what KuramotoProcess.to_dict() returns") from error
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, KuramotoProcess) and self.to_dict() == other.to_dict()
+        return isinstance(other, KuramotoProcess) and self._identity() == other._identity()
 
     def __hash__(self) -> int:
-        return hash(repr(self.to_dict()))
+        return hash(self._identity())
+
+    def _identity(self) -> tuple[Any, ...]:
+        """What makes a process this one; a coupling without a description is equal to itself only."""
+        coupling = self.coupling.to_dict() if hasattr(self.coupling, "to_dict") else id(self.coupling)
+        phase = self.reference_phase
+        rates = tuple(getattr(self, name) for name in _SCHEDULES)
+        return str(coupling), rates, tuple(phase.flatten().tolist()) if isinstance(phase, Tensor) else phase
 
 
 _SCHEDULES = ("coupling_strength", "reference_strength", "diffusion")

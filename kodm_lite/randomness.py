@@ -19,6 +19,7 @@ __all__ = [
     "Generators",
     "Seeds",
     "check_one_per_image",
+    "device_of",
     "generators_from_seeds",
     "normal",
     "one_generator_per_seed",
@@ -91,6 +92,12 @@ def normal(like: Tensor, generator: Generators = None) -> Tensor:
 def uniform(like: Tensor, generator: Generators = None) -> Tensor:
     """Uniform numbers in [0, 1) with the shape, dtype and device of ``like``."""
     return _draw(torch.rand, like, generator)
+
+
+def device_of(generator: Generators) -> torch.device:
+    """Where random numbers of a generator are made; the CPU for None."""
+    first = generator if generator is None or isinstance(generator, Generator) else generator[0]
+    return torch.device("cpu") if first is None else first.device
 
 
 def _draw(draw: Callable[..., Tensor], like: Tensor, generator: Generators) -> Tensor:

@@ -7,8 +7,7 @@ import pytest
 import torch
 
 from kodm_lite import ExactScore, FokkerPlanck1D, KuramotoProcess, LinearSchedule, VonMises, sample
-from kodm_lite.calibration import bond_energy, calibrate_all, calibrate_damping, there_and_back
-from kodm_lite.samplers import Calibration
+from kodm_lite.calibration import Calibration, bond_energy, calibrate_all, calibrate_damping, there_and_back
 
 NONE = LinearSchedule(0.0, 0.0)
 #: Pixels without coupling, whose exact score is that of one phase.

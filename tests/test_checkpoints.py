@@ -20,6 +20,7 @@ from helpers import PATIENCE, seeded
 from torch import nn
 
 from kodm_lite import KuramotoProcess, LocalCoupling, checkpoints
+from kodm_lite.calibration import Calibration
 from kodm_lite.checkpoints import (
     CheckpointError,
     Model,
@@ -32,7 +33,6 @@ from kodm_lite.checkpoints import (
 )
 from kodm_lite.euclidean import VariancePreserving
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet, describe
-from kodm_lite.samplers import Calibration
 from kodm_lite.sphere import IsotropicNoise, SphericalNet
 
 CARD = {"name": "küçük", "data": "textures", "metrics": {"fid": [1.5, 2]}, "seed": 0, "licence": None}
@@ -171,7 +171,7 @@ def test_the_header_is_read_without_the_weights(model, path):
     path.write_bytes(content)
     header = read_header(path)
     assert header["network"] == describe(model.network) and header["process"] == model.process.to_dict()
-    assert (header["shape"], header["scale"], header["card"]) == (list(model.shape), model.scale, CARD)
+    assert (header["shape"], header["scale"], header["card"]) == (list(model.shape), model.encoding.scale, CARD)
     assert header["parameters"] == sum(x.numel() for x in model.network.parameters())
     with pytest.raises(CheckpointError, match="checksum"):
         load(path)
@@ -765,7 +765,7 @@ def test_the_pretrained_models_that_are_shipped_load():
 def test_the_shipped_models_of_textures_are_what_book_and_cards_say(name):
     model, other = load_pretrained(name), load_pretrained("textures-32")
     card, metrics = model.card, model.card["metrics"]
-    assert card["name"] == name and model.scale == 0.5
+    assert card["name"] == name and model.encoding.scale == 0.5
     assert card["options"]["weighting"] == "early"
     assert metrics["damping"] == pytest.approx(model.calibration.damping, abs=1e-4)
     assert 0 < model.calibration.damping < 0.1

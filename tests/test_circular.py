@@ -128,25 +128,25 @@ def test_the_modulus_is_one_for_equal_and_zero_for_even_phases():
 
 def test_grey_values_and_phases_are_each_others_inverse():
     x = torch.linspace(-1, 1, 257, dtype=torch.float64)
-    theta = image_to_phase(x)
+    theta = image_to_phase(x, 0.9)
     assert theta.min() == pytest.approx(-0.9 * PI) and theta.max() == pytest.approx(0.9 * PI)
-    assert torch.allclose(phase_to_image(theta), x, rtol=0, atol=1e-15)
-    assert torch.allclose(phase_to_image(theta + 4 * PI), x, rtol=0, atol=1e-14)
+    assert torch.allclose(phase_to_image(theta, 0.9), x, rtol=0, atol=1e-15)
+    assert torch.allclose(phase_to_image(theta + 4 * PI, 0.9), x, rtol=0, atol=1e-14)
     assert torch.allclose(image_to_phase(x, 0.5), x * PI / 2)
 
 
 def test_angles_in_the_gap_become_the_nearer_of_black_and_white():
-    assert phase_to_image(torch.tensor([0.95 * PI, -0.95 * PI, 1.05 * PI, 0.99 * PI])).tolist() == [1, -1, -1, 1]
+    assert phase_to_image(torch.tensor([0.95 * PI, -0.95 * PI, 1.05 * PI, 0.99 * PI]), 0.9).tolist() == [1, -1, -1, 1]
 
 
 def test_bytes_survive_the_round_trip_because_they_are_rounded_not_truncated():
     """Regression: the published code truncates, which makes bytes darker by half a grey level on average."""
     grey = torch.arange(256)
-    theta = image_to_phase(grey.float() / 127.5 - 1)
-    assert to_uint8(theta).dtype == torch.uint8
-    assert torch.equal(to_uint8(theta).long(), grey)
-    between = image_to_phase((grey[:-1].double() + 0.6) / 127.5 - 1)
-    assert torch.equal(to_uint8(between).long(), grey[1:])
+    theta = image_to_phase(grey.float() / 127.5 - 1, 0.9)
+    assert to_uint8(theta, 0.9).dtype == torch.uint8
+    assert torch.equal(to_uint8(theta, 0.9).long(), grey)
+    between = image_to_phase((grey[:-1].double() + 0.6) / 127.5 - 1, 0.9)
+    assert torch.equal(to_uint8(between, 0.9).long(), grey[1:])
 
 
 @pytest.mark.parametrize(
@@ -164,7 +164,7 @@ def test_bytes_survive_the_round_trip_because_they_are_rounded_not_truncated():
 )
 def test_what_is_no_image_is_refused(image):
     with pytest.raises(ValueError, match=HELPFUL):
-        image_to_phase(image)
+        image_to_phase(image, 0.9)
 
 
 @pytest.mark.parametrize("scale", [0.0, -0.9, 1.5, math.nan])
@@ -202,4 +202,4 @@ def test_phases_a_few_turns_away_are_accepted():
 
 def test_bytes_never_hide_a_broken_state():
     with pytest.raises(ValueError, match=HELPFUL):
-        to_uint8(torch.tensor([0.0, math.nan]))
+        to_uint8(torch.tensor([0.0, math.nan]), 0.9)

@@ -198,7 +198,7 @@ def test_train_then_sample_as_the_training_says(capsys, photographs, tmp_path, m
     printed = capsys.readouterr().out
     assert "images 3 x 8 x 8" in printed and str(out / "model.safetensors") in printed
     model = checkpoints.load(out / "model.safetensors")
-    assert model.shape == (3, 8, 8) and model.scale == 0.5
+    assert model.shape == (3, 8, 8) and model.encoding.scale == 0.5
     assert model.calibration is not None and 0 <= model.calibration.damping <= 0.2
     assert model.card["classes"] == ["cats", "dogs"] and model.card["name"] == "my run"
     assert model.card["seed"] == 0 and model.card["step"] == 3 and model.card["minutes"] > 0
@@ -311,7 +311,7 @@ def test_a_grid_shows_the_samples_in_order(grey, tmp_path, n, columns, rows):
         pixels = np.asarray(picture).astype(int)
     k = n - 1
     i, j = 9 * (k // columns), 9 * (k % columns)
-    assert np.abs(pixels[i : i + 8, j : j + 8] - to_uint8(theta[k, 0]).numpy()).max() <= 1
+    assert np.abs(pixels[i : i + 8, j : j + 8] - to_uint8(theta[k, 0], 0.9).numpy()).max() <= 1
     assert (pixels[:, 8::9] == 0).all() and (pixels[8::9] == 0).all()
 
 
@@ -375,7 +375,7 @@ def test_a_folder_gets_one_file_for_each_image(models, tmp_path):
     for k, theta in enumerate(phases(tmp_path / "a.npz")):
         with Image.open(out / f"0000{k}.png") as picture:
             pixels = np.asarray(picture).astype(int)
-        assert np.abs(pixels - to_uint8(torch.from_numpy(theta)).movedim(0, -1).numpy()).max() <= 1
+        assert np.abs(pixels - to_uint8(torch.from_numpy(theta), 0.9).movedim(0, -1).numpy()).max() <= 1
 
 
 @pytest.mark.parametrize("name, steps, frames", [("grey", 3, 4), ("rgb", 101, 52)])
@@ -401,7 +401,7 @@ def test_a_long_film_is_thinned_out_but_keeps_its_end(tmp_path):
         assert 1 < film.n_frames < 31
         film.seek(film.n_frames - 1)
         last = np.asarray(film.convert("L"))[::2, ::2]
-    assert np.abs(last.astype(int) - to_uint8(frames[-1][0, 0]).numpy()).max() <= 1
+    assert np.abs(last.astype(int) - to_uint8(frames[-1][0, 0], 0.9).numpy()).max() <= 1
 
 
 def test_nothing_is_overwritten_unasked(capsys, grey, tmp_path):

@@ -34,9 +34,9 @@ def places(crop: np.ndarray, image: np.ndarray) -> list[tuple[int, int]]:
 
 @pytest.mark.parametrize(("split", "columns"), [("train", range(192)), ("test", range(192, 256))])
 def test_every_crop_lies_in_its_part_of_the_photograph(split, columns):
-    data = textures(size=16, split=split, n=60, seed=3)
+    data = textures(size=16, split=split, n=60, seed=3, scale=0.9)
     found = []
-    for crop, label in zip(phase_to_image(data.theta)[:, 0].double().numpy(), data.labels.tolist(), strict=True):
+    for crop, label in zip(phase_to_image(data.theta, 0.9)[:, 0].double().numpy(), data.labels.tolist(), strict=True):
         where = places(crop, photograph(NAMES[label]))
         assert len(where) == 1
         found.append(where[0])
@@ -48,29 +48,29 @@ def test_every_crop_lies_in_its_part_of_the_photograph(split, columns):
 
 def test_the_largest_crops_reach_the_edges_of_their_parts():
     for split, size, start in (("train", 192, 0), ("test", 64, 192)):
-        crop = phase_to_image(textures(size=size, split=split, n=1).theta)[0, 0].double().numpy()
+        crop = phase_to_image(textures(size=size, split=split, n=1, scale=0.9).theta, 0.9)[0, 0].double().numpy()
         image = photograph("brick")[:, start : start + size]
         differences = [np.abs(image[i : i + size] - crop).max() for i in range(256 - size + 1)]
         assert min(differences) < 1e-4
 
 
 def test_the_same_seed_gives_the_same_crops_and_another_seed_others():
-    first = textures(size=8, n=12, seed=5)
-    assert torch.equal(first.theta, textures(size=8, n=12, seed=5).theta)
-    assert not torch.equal(first.theta, textures(size=8, n=12, seed=6).theta)
+    first = textures(size=8, n=12, seed=5, scale=0.9)
+    assert torch.equal(first.theta, textures(size=8, n=12, seed=5, scale=0.9).theta)
+    assert not torch.equal(first.theta, textures(size=8, n=12, seed=6, scale=0.9).theta)
     state = torch.get_rng_state()
-    textures(size=8, n=12)
+    textures(size=8, n=12, scale=0.9)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 def test_changing_the_crops_does_not_change_the_photographs():
-    before = textures(size=8, n=3).theta.clone()
-    textures(size=8, n=3).theta.fill_(0)
-    assert torch.equal(textures(size=8, n=3).theta, before)
+    before = textures(size=8, n=3, scale=0.9).theta.clone()
+    textures(size=8, n=3, scale=0.9).theta.fill_(0)
+    assert torch.equal(textures(size=8, n=3, scale=0.9).theta, before)
 
 
 def test_crops_are_phases_with_full_contrast():
-    data = textures(size=192, n=3)
+    data = textures(size=192, n=3, scale=0.9)
     assert data.theta.dtype == torch.float32 and data.theta.shape == (3, 1, 192, 192)
     assert float(data.theta.abs().max()) <= 0.9 * PI + 1e-6
     for theta in data.theta:
@@ -80,14 +80,14 @@ def test_crops_are_phases_with_full_contrast():
 
 
 def test_classes_take_turns_and_can_be_chosen():
-    data = textures(size=8, n=7)
+    data = textures(size=8, n=7, scale=0.9)
     assert data.names == tuple(NAMES) and data.labels.tolist() == [0, 1, 2, 0, 1, 2, 0]
-    assert len(data) == 7 and data.scale == 0.9 and "scikit-image" in data.source
+    assert len(data) == 7 and data.encoding.scale == 0.9 and "scikit-image" in data.source
     assert torch.equal(data.of_class("grass"), data.theta[[1, 4]])
-    some = textures(size=8, n=4, names=["gravel", "brick"])
+    some = textures(size=8, n=4, names=["gravel", "brick"], scale=0.9)
     assert some.names == ("gravel", "brick") and some.labels.tolist() == [0, 1, 0, 1]
     for k, name in enumerate(("gravel", "brick")):
-        assert places(phase_to_image(some.theta)[k, 0].double().numpy(), photograph(name))
+        assert places(phase_to_image(some.theta, 0.9)[k, 0].double().numpy(), photograph(name))
 
 
 @pytest.mark.parametrize(
@@ -112,15 +112,15 @@ def test_impossible_crops_are_refused_with_a_hint(arguments):
 
 
 def test_a_class_that_is_none_is_refused_with_a_hint():
-    for data in (textures(size=8, n=3), PhaseData(torch.zeros(1, 1, 4, 4), None, (), 0.9, "nowhere")):
+    for data in (textures(size=8, n=3, scale=0.9), PhaseData(torch.zeros(1, 1, 4, 4), None, (), 0.9, "nowhere")):
         with pytest.raises(ValueError, match=HELPFUL):
             data.of_class("wood")
 
 
 def test_the_scale_does_not_change_the_pictures():
-    published, half = textures(16, n=6), textures(16, n=6, scale=0.5)
+    published, half = textures(16, n=6, scale=0.9), textures(16, n=6, scale=0.5)
     assert half.scale == 0.5 and float(half.theta.abs().max()) <= 0.5 * math.pi + 1e-6
-    assert torch.allclose(phase_to_image(half.theta, 0.5), phase_to_image(published.theta), atol=1e-5)
+    assert torch.allclose(phase_to_image(half.theta, 0.5), phase_to_image(published.theta, 0.9), atol=1e-5)
     with pytest.raises(ValueError, match=r"scale: got 1.5, expected .* try"):
         textures(16, n=6, scale=1.5)
 

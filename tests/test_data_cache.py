@@ -31,11 +31,11 @@ def photographs(folder, n=6, side=20):
 @pytest.mark.parametrize("workers", [0, 2])
 def test_images_on_disk_are_those_in_memory(tmp_path, crops, workers):
     folder = photographs(tmp_path / "photos")
-    plain = image_folder(folder, 8, "all", crops=crops)
+    plain = image_folder(folder, 8, "all", crops=crops, scale=0.9)
     for _ in range(2):  # made, then found
-        stored = image_folder(folder, 8, "all", crops=crops, cache=tmp_path / "images.f32", workers=workers)
+        stored = image_folder(folder, 8, "all", crops=crops, cache=tmp_path / "images.f32", workers=workers, scale=0.9)
         assert torch.equal(stored.theta, plain.theta) and torch.equal(stored.labels, plain.labels)
-        assert stored.names == plain.names and stored.scale == plain.scale
+        assert stored.names == plain.names and stored.encoding.scale == plain.scale
 
 
 def test_the_second_call_reads_no_images(tmp_path, monkeypatch):
@@ -55,12 +55,12 @@ def test_the_second_call_reads_no_images(tmp_path, monkeypatch):
 
 def test_a_cache_of_other_images_is_refused(tmp_path):
     folder, cache = photographs(tmp_path / "photos"), tmp_path / "images.f32"
-    image_folder(folder, 8, "all", cache=cache)
+    image_folder(folder, 8, "all", cache=cache, scale=0.9)
     with pytest.raises(ValueError, match=r"cache: got images of other files or options .* try another name"):
-        image_folder(folder, 12, "all", cache=cache)
+        image_folder(folder, 12, "all", cache=cache, scale=0.9)
     Image.new("L", (9, 9)).save(folder / "a" / "0.png")
     with pytest.raises(ValueError, match=r"cache: got images of other files or options"):
-        image_folder(folder, 8, "all", cache=cache)
+        image_folder(folder, 8, "all", cache=cache, scale=0.9)
 
 
 @pytest.mark.parametrize("damage", ["short", "notes", "empty"])
@@ -112,7 +112,7 @@ try:
     print("no cap")
 except RuntimeError:
     print("capped")
-data = image_folder(sys.argv[1], 128, "all", crops=50, cache=sys.argv[2])
+data = image_folder(sys.argv[1], 128, "all", crops=50, cache=sys.argv[2], scale=0.9)
 print(data.theta.nbytes // 2**20)
 fit(network, process, data, TrainingOptions(**options), out=sys.argv[3], progress=False)
 print("trained")
@@ -133,7 +133,7 @@ def test_more_images_than_memory_can_be_trained_on(tmp_path):
 def test_ctrl_c_does_not_reach_the_processes_that_read(tmp_path, monkeypatch):
     """It goes to all processes of a terminal; the main one stops the others."""
     folder = photographs(tmp_path / "photos")
-    expected = image_folder(folder, 8, "all").theta
+    expected = image_folder(folder, 8, "all", scale=0.9).theta
     read = folder_module._read
 
     def interrupted(*args):
@@ -144,7 +144,7 @@ def test_ctrl_c_does_not_reach_the_processes_that_read(tmp_path, monkeypatch):
     monkeypatch.setattr(folder_module, "_read", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background start deaf
     try:
-        assert torch.equal(image_folder(folder, 8, "all", workers=2).theta, expected)
+        assert torch.equal(image_folder(folder, 8, "all", workers=2, scale=0.9).theta, expected)
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the main process hears it"
     finally:
         signal.signal(signal.SIGINT, before)

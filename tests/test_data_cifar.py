@@ -71,7 +71,7 @@ def test_every_byte_is_where_the_format_says(tmp_path, small, packed, split):
     assert sorted(tmp_path.rglob("*")) == before, "nothing is unpacked"
     wanted = TRAIN if split == "train" else ["test_batch.bin"]
     assert data.theta.shape == (len(wanted) * RECORDS, 3, 32, 32) and data.theta.dtype == torch.float32
-    assert data.labels.dtype == torch.int64 and data.names == tuple(NAMES) and data.scale == 0.9
+    assert data.labels.dtype == torch.int64 and data.names == tuple(NAMES) and data.encoding.scale == 0.9
     assert float(data.theta.max()) <= 0.9 * PI + 1e-6 and float(data.theta.min()) >= -0.9 * PI - 1e-6
     for k, name in enumerate(wanted):
         for image in (0, 7, RECORDS - 1):
@@ -82,7 +82,7 @@ def test_every_byte_is_where_the_format_says(tmp_path, small, packed, split):
                 theta = float(data.theta[k * RECORDS + image, channel, row, column])
                 assert abs(theta - 0.9 * PI * (2 * value / 255 - 1)) < 1e-5
     stored = np.frombuffer(b"".join(files[name] for name in wanted), np.uint8).reshape(-1, 3073)[:, 1:]
-    found = to_uint8(data.theta).numpy().reshape(len(stored), -1).astype(int)
+    found = to_uint8(data.theta, 0.9).numpy().reshape(len(stored), -1).astype(int)
     assert np.abs(found - stored).max() <= 1
 
 

@@ -27,7 +27,7 @@ def in_test(image: np.ndarray) -> bool:
 
 def dots(data) -> np.ndarray:
     """Images in the numbers of dots, 0 to 16."""
-    return 8 * (phase_to_image(data.theta, data.scale)[:, 0].double().numpy() + 1)
+    return 8 * (phase_to_image(data.theta, data.encoding.scale)[:, 0].double().numpy() + 1)
 
 
 def test_both_splits_together_are_the_images_of_scikit_learn():
@@ -37,7 +37,7 @@ def test_both_splits_together_are_the_images_of_scikit_learn():
         assert data.theta.shape == (n, 1, 8, 8) and data.theta.dtype == torch.float32 and len(data) == chosen.sum()
         np.testing.assert_allclose(dots(data), LOADED.images[chosen], atol=1e-5)
         assert data.labels.dtype == torch.int64 and data.labels.tolist() == LOADED.target[chosen].tolist()
-        assert data.names == tuple(str(k) for k in range(10)) and data.scale == 0.9
+        assert data.names == tuple(str(k) for k in range(10)) and data.encoding.scale == 0.9
         assert data.licence == "CC BY 4.0" and "scikit-learn" in data.source
         assert min(data.labels.bincount().tolist()) >= 15
 

@@ -99,16 +99,16 @@ def test_what_did_not_touch_is_white(fingers):
 
 
 def test_a_finger_is_the_same_in_every_set_and_no_finger_is_in_both_splits():
-    few, many = fingerprints(32, n=6, period=5), fingerprints(32, n=70, period=5)
+    few, many = fingerprints(32, n=6, period=5, scale=0.9), fingerprints(32, n=70, period=5, scale=0.9)
     assert torch.allclose(few.theta, many.theta[:6], atol=1e-5)
     assert few.labels.tolist() == [0, 1, 2, 3, 0, 1]
-    test = fingerprints(32, "test", n=40, period=5)
+    test = fingerprints(32, "test", n=40, period=5, scale=0.9)
     together = torch.cat([many.theta, test.theta]).flatten(1)
     distances = torch.cdist(together, together).fill_diagonal_(math.inf)
     assert distances.min() > 1
-    assert not torch.equal(few.theta, fingerprints(32, n=6, period=5, seed=1).theta)
+    assert not torch.equal(few.theta, fingerprints(32, n=6, period=5, seed=1, scale=0.9).theta)
     state = torch.get_rng_state()
-    fingerprints(16, n=1, period=4)
+    fingerprints(16, n=1, period=4, scale=0.9)
     assert torch.equal(state, torch.get_rng_state())
 
 
@@ -123,11 +123,11 @@ def test_about_a_tenth_of_the_fingers_is_for_tests():
 def test_orientations_as_data(fingers):
     data = fingerprints(64, n=48, kind="orientation")
     assert torch.equal(data.theta[:, 0], fingers.doubled)
-    assert data.scale == 1 and data.names == FINGERPRINTS
+    assert data.encoding.scale == 1 and data.names == FINGERPRINTS
     assert torch.equal(data.labels, fingers.labels)
     half = fingerprints(64, n=4, scale=0.5)
     assert torch.allclose(half.theta, fingers.image[:4] * 0.5 * math.pi, atol=1e-5) and half.scale == 0.5
-    images = fingerprints(64, n=4)
+    images = fingerprints(64, n=4, scale=0.9)
     assert torch.allclose(images.theta, fingers.image[:4] * 0.9 * math.pi, atol=1e-5)
 
 

@@ -39,7 +39,7 @@ def photograph(height: int, width: int, seed: int = 0) -> np.ndarray:
 
 def grey(data) -> np.ndarray:
     """Images in [0, 1]."""
-    return (phase_to_image(data.theta, data.scale).double().numpy() + 1) / 2
+    return (phase_to_image(data.theta, data.encoding.scale).double().numpy() + 1) / 2
 
 
 def levels(data) -> list[int]:
@@ -63,23 +63,23 @@ def test_images_come_in_the_order_of_their_names(tmp_path):
     save(tmp_path / ".hidden.png", flat(255))
     save(tmp_path / ".thumbnails/a.png", flat(255))
     save(tmp_path / "__MACOSX/a.png", flat(255))
-    data = image_folder(str(tmp_path), size=4, split="all")
+    data = image_folder(str(tmp_path), size=4, split="all", scale=0.9)
     assert data.theta.shape == (8, 1, 4, 4) and data.theta.dtype == torch.float32
     expected = [70, 30, 10, 50, 90, 110, 130, 150]
     assert max(abs(a - b) for a, b in zip(levels(data), expected, strict=True)) <= 2  # JPEG and WebP lose a little
-    assert data.labels is None and data.names == () and data.scale == 0.9 and str(tmp_path) in data.source
+    assert data.labels is None and data.names == () and data.encoding.scale == 0.9 and str(tmp_path) in data.source
 
 
 def test_sub_folders_are_classes(tmp_path):
     for k, name in enumerate(["wood/b.png", "wood/a/z.png", "sand/c.png", "wood/c.png", "sand/old/new/x.png"]):
         save(tmp_path / name, flat(10 * k + 10))
-    data = image_folder(tmp_path, size=4, split="all")
+    data = image_folder(tmp_path, size=4, split="all", scale=0.9)
     assert data.names == ("sand", "wood") and data.labels.dtype == torch.int64
     assert list(zip(levels(data), data.labels.tolist(), strict=True)) == [(30, 0), (50, 0), (20, 1), (10, 1), (40, 1)]
-    several = image_folder(tmp_path, size=4, split="all", crops=2)
+    several = image_folder(tmp_path, size=4, split="all", crops=2, scale=0.9)
     assert several.labels.tolist() == [0] * 4 + [1] * 6
     for split in ("train", "test"):
-        part = image_folder(tmp_path, size=4, split=split, test_share=0.4)
+        part = image_folder(tmp_path, size=4, split=split, test_share=0.4, scale=0.9)
         assert part.names == data.names
         expected = dict(zip(levels(data), data.labels.tolist(), strict=True))
         assert part.labels.tolist() == [expected[level] for level in levels(part)]
@@ -90,17 +90,17 @@ def test_the_split_is_that_of_the_hashes_whatever_the_seed(tmp_path):
     for share in (0.1, 0.5):
         expected = [k for k in range(100) if position(f"image{k:03}.png") < share]
         assert 0.5 * share < len(expected) / 100 < 1.5 * share
-        test = levels(image_folder(tmp_path, size=4, split="test", test_share=share, seed=share > 0.3))
-        train = levels(image_folder(tmp_path, size=4, split="train", test_share=share))
+        test = levels(image_folder(tmp_path, size=4, split="test", test_share=share, seed=share > 0.3, scale=0.9))
+        train = levels(image_folder(tmp_path, size=4, split="train", test_share=share, scale=0.9))
         assert test == expected and train == [k for k in range(100) if k not in expected]
-        assert levels(image_folder(tmp_path, size=4, split="all", test_share=share)) == list(range(100))
+        assert levels(image_folder(tmp_path, size=4, split="all", test_share=share, scale=0.9)) == list(range(100))
 
 
 def test_added_images_move_no_other_image(tmp_path):
     numbered(tmp_path, range(40, 70))
-    before = levels(image_folder(tmp_path, size=4, split="test"))
+    before = levels(image_folder(tmp_path, size=4, split="test", scale=0.9))
     numbered(tmp_path, [*range(40), *range(70, 100)])
-    after = levels(image_folder(tmp_path, size=4, split="test"))
+    after = levels(image_folder(tmp_path, size=4, split="test", scale=0.9))
     assert before == [k for k in after if 40 <= k < 70] and len(after) > len(before) > 0
 
 
@@ -108,7 +108,9 @@ def test_added_images_move_no_other_image(tmp_path):
 def test_no_split_of_two_images_or_more_is_empty(tmp_path, share):
     names = [f"image{k:03}.png" for k in range(5)]
     numbered(tmp_path, range(5))
-    test, train = (levels(image_folder(tmp_path, size=4, split=split, test_share=share)) for split in ("test", "train"))
+    test, train = (
+        levels(image_folder(tmp_path, size=4, split=split, test_share=share, scale=0.9)) for split in ("test", "train")
+    )
     assert sorted(test + train) == list(range(5))
     nearest = min(range(5), key=lambda k: position(names[k])) if share < 0.5 else None
     farthest = max(range(5), key=lambda k: position(names[k])) if share > 0.5 else None
@@ -117,9 +119,13 @@ def test_no_split_of_two_images_or_more_is_empty(tmp_path, share):
 
 def test_one_image_is_for_training(tmp_path):
     numbered(tmp_path, [7])
-    assert levels(image_folder(tmp_path, size=4)) == levels(image_folder(tmp_path, size=4, split="all")) == [7]
+    assert (
+        levels(image_folder(tmp_path, size=4, scale=0.9))
+        == levels(image_folder(tmp_path, size=4, split="all", scale=0.9))
+        == [7]
+    )
     with pytest.raises(ValueError, match=HELPFUL):
-        image_folder(tmp_path, split="test")
+        image_folder(tmp_path, split="test", scale=0.9)
 
 
 def test_accents_are_hashed_alike_on_every_machine(tmp_path):
@@ -128,10 +134,13 @@ def test_accents_are_hashed_alike_on_every_machine(tmp_path):
         save(tmp_path / "one" / f"caf\u00e9{k}.png", flat(k))
         save(tmp_path / "two" / f"cafe\u0301{k}.png", flat(k))
     splits = [
-        levels(image_folder(tmp_path / folder, size=4, split="test", test_share=0.4)) for folder in ("one", "two")
+        levels(image_folder(tmp_path / folder, size=4, split="test", test_share=0.4, scale=0.9))
+        for folder in ("one", "two")
     ]
     assert splits[0] == splits[1] != []
-    crops = [image_folder(tmp_path / folder, size=4, split="all", crops=1).theta for folder in ("one", "two")]
+    crops = [
+        image_folder(tmp_path / folder, size=4, split="all", crops=1, scale=0.9).theta for folder in ("one", "two")
+    ]
     assert torch.equal(*crops)
 
 
@@ -143,12 +152,12 @@ def test_images_are_cut_to_their_centre_and_resized_as_pillow_does(tmp_path, hei
     top, left = (height - side) // 2, (width - side) // 2
     square = Image.fromarray(pixels[top : top + side, left : left + side].astype(np.float32) / 255)
     expected = np.asarray(square.resize((16, 16), Image.Resampling.BILINEAR))
-    np.testing.assert_allclose(grey(image_folder(tmp_path, size=16))[0, 0], expected, atol=2e-5)
+    np.testing.assert_allclose(grey(image_folder(tmp_path, size=16, scale=0.9))[0, 0], expected, atol=2e-5)
 
 
 def test_patterns_finer_than_a_pixel_become_grey(tmp_path):
     save(tmp_path / "board.png", 255 * (np.indices((128, 128)).sum(0) % 2).astype(np.uint8))
-    assert np.abs(grey(image_folder(tmp_path, size=16)) - 0.5).max() < 0.01
+    assert np.abs(grey(image_folder(tmp_path, size=16, scale=0.9)) - 0.5).max() < 0.01
 
 
 def places(crop: np.ndarray, image: np.ndarray) -> list[tuple[int, int]]:
@@ -160,7 +169,7 @@ def test_crops_are_windows_at_random_places(tmp_path):
     images = [photograph(40, 23), photograph(12, 50, seed=1)]
     for k, pixels in enumerate(images):
         save(tmp_path / f"{k}.png", pixels)
-    crops = grey(image_folder(tmp_path, size=8, split="all", crops=60))[:, 0]
+    crops = grey(image_folder(tmp_path, size=8, split="all", crops=60, scale=0.9))[:, 0]
     assert crops.shape == (120, 8, 8)
     for k, pixels in enumerate(images):
         found = [places(crop, pixels / 255) for crop in crops[60 * k : 60 * k + 60]]
@@ -172,9 +181,11 @@ def test_crops_are_windows_at_random_places(tmp_path):
 
 def test_crops_of_the_exact_size_and_of_small_images(tmp_path):
     save(tmp_path / "exact.png", photograph(8, 8))
-    np.testing.assert_allclose(grey(image_folder(tmp_path, size=8, crops=1))[0, 0], photograph(8, 8) / 255, atol=1e-6)
+    np.testing.assert_allclose(
+        grey(image_folder(tmp_path, size=8, crops=1, scale=0.9))[0, 0], photograph(8, 8) / 255, atol=1e-6
+    )
     save(tmp_path / "exact.png", np.repeat(np.linspace(0, 255, 12).astype(np.uint8)[:, None], 4, 1))
-    crops = grey(image_folder(tmp_path, size=8, crops=9))
+    crops = grey(image_folder(tmp_path, size=8, crops=9, scale=0.9))
     rise = np.diff(crops, axis=2)[:, :, 2:-2]
     assert crops.shape == (9, 1, 8, 8) and np.abs(rise - 1 / 22).max() < 0.01, "enlarged twice: half the slope"
     assert np.ptp(crops, axis=3).max() < 1e-5
@@ -183,12 +194,12 @@ def test_crops_of_the_exact_size_and_of_small_images(tmp_path):
 def test_crops_depend_on_the_seed_and_the_name_only(tmp_path):
     save(tmp_path / "m.png", photograph(30, 30))
     state = torch.get_rng_state()
-    first = image_folder(tmp_path, size=4, split="all", crops=5, seed=1).theta
+    first = image_folder(tmp_path, size=4, split="all", crops=5, seed=1, scale=0.9).theta
     assert torch.equal(torch.get_rng_state(), state)
-    assert not torch.equal(first, image_folder(tmp_path, size=4, split="all", crops=5, seed=2).theta)
+    assert not torch.equal(first, image_folder(tmp_path, size=4, split="all", crops=5, seed=2, scale=0.9).theta)
     for name in ("a.png", "z.png"):
         save(tmp_path / name, photograph(30, 30))
-    again = image_folder(tmp_path, size=4, split="all", crops=5, seed=1).theta
+    again = image_folder(tmp_path, size=4, split="all", crops=5, seed=1, scale=0.9).theta
     assert torch.equal(again[5:10], first)
     assert not torch.equal(again[:5], first), "two images are not cut at the same places"
 
@@ -198,7 +209,7 @@ def test_crops_do_not_keep_their_photographs_in_memory(tmp_path, monkeypatch):
     kept = []
     stack = torch.stack
     monkeypatch.setattr(torch, "stack", lambda images: kept.extend(images) or stack(images))
-    image_folder(tmp_path, size=8, crops=3)
+    image_folder(tmp_path, size=8, crops=3, scale=0.9)
     assert len(kept) == 3 and all(image.untyped_storage().nbytes() == 4 * 64 for image in kept)
 
 
@@ -237,11 +248,11 @@ def test_every_kind_of_image_is_read(tmp_path, name):
     image, options, colours, brightness = KINDS[name]
     save(tmp_path / name, image, **options)
     tolerance = 0.012 if name == "print.jpg" else 1e-5
-    in_colour = grey(image_folder(tmp_path, size=4, channels=3))
+    in_colour = grey(image_folder(tmp_path, size=4, channels=3, scale=0.9))
     assert in_colour.shape == (1, 3, 4, 4)
     for found, expected in zip(in_colour[0], colours * (3 // len(colours)), strict=True):
         np.testing.assert_allclose(found, expected, atol=tolerance)
-    in_grey = grey(image_folder(tmp_path, size=4, channels=1))
+    in_grey = grey(image_folder(tmp_path, size=4, channels=1, scale=0.9))
     assert in_grey.shape == (1, 1, 4, 4)
     np.testing.assert_allclose(in_grey, brightness, atol=tolerance)
 
@@ -252,14 +263,14 @@ def test_photographs_are_turned_upright(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # the camera was held on its side: turn by 90 degrees clockwise
     save(tmp_path / "a.png", np.rot90(upright), exif=exif)
-    np.testing.assert_allclose(grey(image_folder(tmp_path, size=8))[0, 0], upright / 255, atol=1e-5)
+    np.testing.assert_allclose(grey(image_folder(tmp_path, size=8, scale=0.9))[0, 0], upright / 255, atol=1e-5)
 
 
 def test_white_and_black_are_the_ends_of_the_range(tmp_path):
     save(tmp_path / "a.png", np.repeat(np.array([[0, 255]], np.uint8), 8, 0).repeat(4, 1))
     for options, scale in (({}, 0.9), ({"scale": 0.5}, 0.5)):
         data = image_folder(tmp_path, size=8, **options)
-        assert data.scale == scale
+        assert data.encoding.scale == scale
         assert abs(float(data.theta.max()) - scale * PI) < 1e-6 and abs(float(data.theta.min()) + scale * PI) < 1e-6
     with pytest.raises(ValueError, match="scale: got 1.0, expected a number above 0 and below 1"):
         image_folder(tmp_path, size=8, scale=1.0)
@@ -280,7 +291,7 @@ def damaged(folder: Path) -> None:
 def test_broken_files_are_counted_and_named(tmp_path):
     damaged(tmp_path)
     with pytest.raises(ValueError, match=HELPFUL) as refused:
-        image_folder(tmp_path, size=4, split="all")
+        image_folder(tmp_path, size=4, split="all", scale=0.9)
     for words in ("4 of 6 files", "cut.jpg", "empty.png", "letter.tif", "and 1 more", "skip_broken=True"):
         assert words in str(refused.value)
 
@@ -288,19 +299,19 @@ def test_broken_files_are_counted_and_named(tmp_path):
 def test_broken_files_can_be_left_out_with_a_warning(tmp_path):
     damaged(tmp_path)
     with pytest.warns(UserWarning, match="4 of 6 files.*cut.jpg") as warned:
-        data = image_folder(tmp_path, size=4, split="all", skip_broken=True)
+        data = image_folder(tmp_path, size=4, split="all", skip_broken=True, scale=0.9)
     assert levels(data) == [10, 20] and Path(warned[0].filename) == Path(__file__)
     for name in ("a.png", "z.png"):
         (tmp_path / name).unlink()
     with pytest.raises(ValueError, match=HELPFUL):
-        image_folder(tmp_path, size=4, split="all", skip_broken=True)
+        image_folder(tmp_path, size=4, split="all", skip_broken=True, scale=0.9)
 
 
 @pytest.mark.parametrize("values", [[-0.5, 1.0], [0.0, 255.0], [0.0, math.nan]])
 def test_numbers_without_a_white_are_refused(tmp_path, values):
     save(tmp_path / "a.tif", np.array([values] * 2, np.float32))
     with pytest.raises(ValueError, match=HELPFUL):
-        image_folder(tmp_path, size=4)
+        image_folder(tmp_path, size=4, scale=0.9)
 
 
 def claim(path: Path, width: int, height: int) -> None:
@@ -324,7 +335,7 @@ def test_files_that_claim_huge_images_are_refused_unread(tmp_path, monkeypatch, 
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         with pytest.raises(ValueError, match=HELPFUL) as refused:
-            image_folder(tmp_path, split="all")
+            image_folder(tmp_path, split="all", scale=0.9)
     assert "bomb.png" in str(refused.value) and "pixels" in str(refused.value)
 
 
@@ -333,16 +344,16 @@ def test_large_photographs_are_no_bombs(tmp_path, monkeypatch):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)  # from here to twice as many Pillow warns
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        assert levels(image_folder(tmp_path, size=8, crops=1)) == [77]
+        assert levels(image_folder(tmp_path, size=8, crops=1, scale=0.9)) == [77]
 
 
 def test_a_progress_bar_appears_only_when_it_takes_long(tmp_path, capsys, monkeypatch):
     numbered(tmp_path, range(5))
-    image_folder(tmp_path, size=4)
+    image_folder(tmp_path, size=4, scale=0.9)
     assert capsys.readouterr() == ("", "")
     seen = []
     monkeypatch.setattr(kodm_lite.data.folder, "tqdm", lambda files, **options: seen.append(options) or files)
-    image_folder(tmp_path, size=4)
+    image_folder(tmp_path, size=4, scale=0.9)
     assert seen[0]["delay"] == 2
 
 
@@ -383,11 +394,11 @@ def test_what_is_no_folder_of_images_is_refused_with_a_hint(tmp_path):
         "mixed": "a.png",
     }.items():
         with pytest.raises(ValueError, match=HELPFUL) as refused:
-            image_folder(tmp_path / path)
+            image_folder(tmp_path / path, scale=0.9)
         assert words in str(refused.value)
 
 
 def test_a_thin_image_is_not_enlarged_beyond_all_bounds(tmp_path):
     Image.fromarray(np.zeros((1, 1_000_000), np.uint8)).save(tmp_path / "thin.png")
     with pytest.raises(ValueError, match=r"thin.png .* 16000000 x 16 pixels when enlarged, expected at most"):
-        image_folder(tmp_path, 16, "all", crops=1)
+        image_folder(tmp_path, 16, "all", crops=1, scale=0.9)

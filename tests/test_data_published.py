@@ -47,7 +47,7 @@ def prints(folder: Path, subjects=range(1, 21)) -> Path:
 
 def grey(data) -> np.ndarray:
     """Images in bytes."""
-    return 255 * (phase_to_image(data.theta, data.scale).double().numpy() + 1) / 2
+    return 255 * (phase_to_image(data.theta, data.encoding.scale).double().numpy() + 1) / 2
 
 
 def levels(data) -> list[int]:
@@ -82,7 +82,7 @@ def test_prints_are_labelled_with_their_fingers(tmp_path):
     for k, finger in enumerate(FINGERS):
         save(tmp_path / "Real" / name_of(3 + k, finger), np.full((103, 96), 10 * k))
     data = socofing(tmp_path, split="all")
-    assert data.names == tuple(finger.lower() for finger in FINGERS) and data.scale == 0.9
+    assert data.names == tuple(finger.lower() for finger in FINGERS) and data.encoding.scale == 0.9
     found = {level: data.names[label] for level, label in zip(levels(data), data.labels, strict=True)}
     assert found == {10 * k: finger.lower() for k, finger in enumerate(FINGERS)}
     assert "SOCOFing" in data.source and "non-commercial" in data.licence
@@ -272,7 +272,7 @@ def test_groups_and_classes_of_a_folder_can_be_given(tmp_path):
     group, label = (lambda name: name.split("/")[-1][0]), (lambda name: name[-5])
     splits = {}
     for split in ("train", "test"):
-        data = image_folder(tmp_path, size=4, split=split, test_share=0.4, group=group, label=label)
+        data = image_folder(tmp_path, size=4, split=split, test_share=0.4, group=group, label=label, scale=0.9)
         splits[split] = {group(names[level // 10]) for level in levels(data)}
         assert data.names == ("x", "y")
         assert [data.names[k] for k in data.labels] == [label(names[level // 10]) for level in levels(data)]

@@ -170,7 +170,7 @@ def test_no_elevation_has_an_influence_on_both_splits(monkeypatch, fresh, side):
 def test_directions_are_angles_on_the_whole_circle():
     data = terrain_aspect(n=200)
     assert data.theta.shape == (200, 1, 32, 32) and data.theta.dtype == torch.float32 and len(data) == 200
-    assert data.scale == 1 and data.labels is None and data.names == ()
+    assert data.encoding.scale == 1 and data.labels is None and data.names == ()
     assert "matplotlib" in data.source and data.licence == "public domain"
     shares = np.histogram(data.theta.numpy(), 12, (-PI, PI))[0] / data.theta.numel()
     assert shares.min() > 0.04 and shares.sum() == 1

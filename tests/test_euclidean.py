@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 from helpers import seeded
+from kodm_lite.generation import draw
 from torch import nn
 
 from kodm_lite import checkpoints
@@ -17,8 +18,7 @@ from kodm_lite.euclidean import (
     noise_prediction,
     sample_euclidean,
 )
-from kodm_lite.generation import draw
-from kodm_lite.models import network_from_dict, process_from_dict
+from kodm_lite.model import network_from_dict, process_from_dict
 from kodm_lite.networks import EuclideanUNet, PeriodicUNet, describe
 from kodm_lite.scores import guided
 from kodm_lite.training import TrainingOptions, fit

@@ -113,7 +113,7 @@ def test_collective_directions_of_textures_have_the_right_score_to_five_per_cent
     coupling = GlobalCoupling() if radius is None else LocalCoupling(radius, "reflect")
     process, theta0 = (
         KuramotoProcess.for_shape((1, size, size), coupling=coupling),
-        textures(size, n=count, seed=5).theta,
+        textures(size, n=count, seed=5, scale=0.9).theta,
     )
     for t in (0.4, 1.0):
         (plain, _), (ratio, error) = along_the_neighbourhoods(process, theta0, t, None, seed=7)

@@ -97,7 +97,7 @@ def test_features_are_those_of_the_definition(shape):
 def test_every_filter_measures_the_amplitude_of_a_wave(wavelength, vertical):
     wave = 0.4 * torch.cos(2 * PI * (torch.arange(96) + 0.5) / wavelength).double()
     image = wave.expand(72, 96) if not vertical else wave[:72, None].expand(72, 96)
-    found = statistics(image_to_phase(image)[None, None])[0]
+    found = statistics(image_to_phase(image, 0.9)[None, None])[0]
     for k, expected_at in enumerate(30.0 * n for n in range(6)):
         turn = abs(expected_at - 90 * vertical)
         turn = math.radians(min(turn, 180 - turn))
@@ -114,7 +114,7 @@ def test_every_filter_responds_most_to_its_own_wave_in_images_of_any_size(shape)
     for s, wavelength in enumerate(WAVELENGTHS):
         for k in range(6):
             along = right * math.cos(k * PI / 6) + down * math.sin(k * PI / 6)
-            image = image_to_phase(0.8 * torch.cos(2 * PI * along / wavelength))
+            image = image_to_phase(0.8 * torch.cos(2 * PI * along / wavelength), 0.9)
             assert int(statistics(image[None, None])[0, :18].argmax()) == 6 * s + k
 
 
@@ -165,7 +165,7 @@ def test_phases_in_the_gap_are_black_or_white_and_turns_do_not_matter():
 
 
 def test_features_of_the_reference_have_unit_deviation():
-    reference = textures(n=40).theta
+    reference = textures(n=40, scale=0.9).theta
     features = TextureFeatures(reference)
     assert features.num_features == 42 and features.image_shape == (1, 32, 32) and features.scale == 0.9
     np.testing.assert_allclose(np.std(features(reference).numpy(), axis=0, ddof=1), 1, rtol=1e-12)
@@ -180,7 +180,7 @@ def test_what_never_varies_in_the_reference_keeps_its_unit():
 
 
 def test_many_images_are_measured_a_few_at_a_time(monkeypatch):
-    theta = textures(n=40).theta
+    theta = textures(n=40, scale=0.9).theta
     features = TextureFeatures(theta)
     expected, sizes, transform = features(theta), [], torch.fft.ifft2
     monkeypatch.setattr(torch.fft, "ifft2", lambda x: sizes.append(x.numel()) or transform(x))
@@ -192,7 +192,7 @@ def test_many_images_are_measured_a_few_at_a_time(monkeypatch):
 
 
 def test_single_precision_is_enough():
-    theta = textures(n=6).theta
+    theta = textures(n=6, scale=0.9).theta
     torch.testing.assert_close(statistics(theta), statistics(theta.double()), rtol=1e-4, atol=1e-5)
     assert not statistics(theta.clone().requires_grad_()).requires_grad
 
@@ -249,7 +249,7 @@ def test_frechet_distance_of_a_set_to_itself_is_zero():
 def test_texture_distance_is_what_torchmetrics_makes_of_the_features():
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    real, other = textures(n=60), textures(n=60, seed=1)
+    real, other = textures(n=60, scale=0.9), textures(n=60, seed=1, scale=0.9)
     features = TextureFeatures(real.theta)
     metric = FrechetInceptionDistance(feature=features).set_dtype(torch.float64)
     metric.update(real.theta, real=True)
@@ -259,7 +259,7 @@ def test_texture_distance_is_what_torchmetrics_makes_of_the_features():
 
 
 def test_texture_distance_orders_what_the_eye_orders():
-    real, other = textures(n=300), textures(n=300, seed=1)
+    real, other = textures(n=300, scale=0.9), textures(n=300, seed=1, scale=0.9)
     features = TextureFeatures(real.theta)
     blurred = torch.nn.functional.avg_pool2d(other.theta, 3, 1, 1)
     brighter, white_made_black = other.theta + 0.3, other.theta + 0.6
@@ -275,8 +275,10 @@ def test_torchmetrics_is_loaded_when_it_is_needed():
 
 
 def test_images_belong_to_the_class_with_the_nearest_centroid():
-    data = textures(n=90, names=["gravel", "brick", "grass"])
-    images = torch.cat([textures(n=30, split="test").theta, noise(10, 1, 32, 32).float(), torch.zeros(1, 1, 32, 32)])
+    data = textures(n=90, names=["gravel", "brick", "grass"], scale=0.9)
+    images = torch.cat(
+        [textures(n=30, split="test", scale=0.9).theta, noise(10, 1, 32, 32).float(), torch.zeros(1, 1, 32, 32)]
+    )
     features = TextureFeatures(data.theta)
     centroids = [features(data.of_class(name)).numpy().mean(0) for name in data.names]
     expected = [int(np.argmin([np.linalg.norm(x - c) for c in centroids])) for x in features(images).numpy()]
@@ -295,7 +297,7 @@ def test_centroids_are_means():
 
 
 def test_held_out_crops_are_classified_and_a_missing_class_is_seen():
-    data, held_out = textures(n=300), textures(n=150, split="test")
+    data, held_out = textures(n=300, scale=0.9), textures(n=150, split="test", scale=0.9)
     features = TextureFeatures(data.theta)
     assert float((classify(held_out.theta, data, features) == held_out.labels).double().mean()) > 0.95
     without_brick = torch.cat([held_out.of_class("grass"), held_out.of_class("gravel")])
@@ -347,7 +349,7 @@ def test_nearest_distances_are_those_of_all_pairs(dtype, monkeypatch):
 
 
 def test_copies_are_at_distance_zero_and_the_other_side_is_pi_away():
-    theta = textures(n=3).theta
+    theta = textures(n=3, scale=0.9).theta
     assert nearest_distances(theta, theta.flip(0)).tolist() == [0, 0, 0]
     assert abs(float(nearest_distances(torch.zeros(1, 1, 4, 4), torch.full((1, 1, 4, 4), -PI))) - PI) < 1e-6
 

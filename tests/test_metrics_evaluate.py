@@ -37,7 +37,11 @@ PI = math.pi
 @cache
 def data() -> tuple[PhaseData, torch.Tensor, PhaseData]:
     """Real images, good samples and training images: crops of one region."""
-    return textures(n=300, size=24), textures(n=150, size=24, seed=1).theta, textures(n=100, size=24, seed=2)
+    return (
+        textures(n=300, size=24, scale=0.9),
+        textures(n=150, size=24, seed=1, scale=0.9).theta,
+        textures(n=100, size=24, seed=2, scale=0.9),
+    )
 
 
 @cache
@@ -47,7 +51,7 @@ def evaluation(defect: str = "none") -> dict[str, tuple]:
         "none": lambda: good,
         "blur": lambda: torch.nn.functional.avg_pool2d(good, 3, 1, 1),
         "noise": lambda: good + 0.7 * torch.randn(good.shape, generator=seeded()),
-        "one class": lambda: textures(n=150, size=24, seed=1, names=["brick"]).theta,
+        "one class": lambda: textures(n=150, size=24, seed=1, names=["brick"], scale=0.9).theta,
         "copies": lambda: train.theta.repeat(2, 1, 1, 1)[:150] + 0.01,
         "brighter": lambda: good + 0.5,
         "turned": lambda: good.mT,
@@ -195,9 +199,9 @@ def test_angles_from_the_start_are_measured_on_the_circle():
     order = torch.randperm(240, generator=seeded())
     expected = circular_wasserstein(fields(120, 1), real.theta[order[:120]])
     assert good["phases, Wasserstein (rad)"].value == pytest.approx(expected, abs=1e-9)
-    parts = [(part, TextureFeatures(image_to_phase(part(real.theta)))) for part in (torch.cos, torch.sin)]
+    parts = [(part, TextureFeatures(image_to_phase(part(real.theta), 0.9))) for part in (torch.cos, torch.sin)]
     a, b = (
-        torch.cat([features(image_to_phase(part(x))) for part, features in parts], 1)
+        torch.cat([features(image_to_phase(part(x), 0.9)) for part, features in parts], 1)
         for x in (fields(120, 1), real.theta[order[:120]])
     )
     assert good["Fréchet texture distance"].value == pytest.approx(frechet_distance(a, b), rel=1e-6)

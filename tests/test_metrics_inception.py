@@ -31,7 +31,7 @@ class Blocks(torch.nn.Module):
 
 def colours(n: int, seed: int = 0, contrast: float = 1.0) -> torch.Tensor:
     generator = torch.Generator().manual_seed(seed)
-    return image_to_phase(contrast * (2 * torch.rand(n, 3, 6, 6, generator=generator) - 1))
+    return image_to_phase(contrast * (2 * torch.rand(n, 3, 6, 6, generator=generator) - 1), 0.9)
 
 
 def features(theta: torch.Tensor) -> np.ndarray:
@@ -72,10 +72,10 @@ def test_the_record_says_what_was_compared():
 def test_torchmetrics_gets_the_same_from_bytes():
     from torchmetrics.image.fid import FrechetInceptionDistance
 
-    generated, real = textures(n=60, seed=1).theta, textures(n=60).theta
+    generated, real = textures(n=60, seed=1, scale=0.9).theta, textures(n=60, scale=0.9).theta
     metric = FrechetInceptionDistance(feature=Blocks().eval()).set_dtype(torch.float64)
-    metric.update(to_uint8(generated).repeat(1, 3, 1, 1), real=False)
-    metric.update(to_uint8(real).repeat(1, 3, 1, 1), real=True)
+    metric.update(to_uint8(generated, 0.9).repeat(1, 3, 1, 1), real=False)
+    metric.update(to_uint8(real, 0.9).repeat(1, 3, 1, 1), real=True)
     found = inception_distances(generated, real, "train", feature=Blocks())
     assert found.fid == pytest.approx(float(metric.compute()), abs=1e-6)
 
@@ -112,7 +112,7 @@ def test_subsets_come_from_the_seed_and_no_generator_moves():
 
 
 def test_both_distances_order_what_the_eye_orders():
-    data, other = textures(n=300), textures(n=300, seed=1)
+    data, other = textures(n=300, scale=0.9), textures(n=300, seed=1, scale=0.9)
 
     class Differences(torch.nn.Module):
         """Roughness and contrast, as a network would see them."""
@@ -159,7 +159,7 @@ def test_without_torch_fidelity_the_error_says_what_to_install(monkeypatch, brok
         lambda: inception_distances(torch.ones(4, 3, 6, 6).int(), colours(4), "train", feature=Blocks()),
         lambda: inception_distances(colours(4)[:, :2], colours(4)[:, :2], "train", feature=Blocks()),
         lambda: inception_distances(colours(4)[:, 0], colours(4)[:, 0], "train", feature=Blocks()),
-        lambda: inception_distances(to_uint8(colours(4))[0], colours(4), "train", feature=Blocks()),
+        lambda: inception_distances(to_uint8(colours(4), 0.9)[0], colours(4), "train", feature=Blocks()),
         lambda: inception_distances(colours(4), colours(4)[:, :, :5], "train", feature=Blocks()),
         lambda: inception_distances(colours(4), colours(1), "train", feature=Blocks()),
         lambda: inception_distances(colours(4), colours(5), "train", feature=Blocks(), subset_size=5),

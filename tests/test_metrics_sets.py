@@ -114,7 +114,7 @@ def test_precision_and_recall_of_extreme_sets():
 
 
 def test_precision_falls_with_wrong_images_and_recall_with_missing_ones():
-    data, other = textures(n=300), textures(n=300, seed=1)
+    data, other = textures(n=300, scale=0.9), textures(n=300, seed=1, scale=0.9)
     features = TextureFeatures(data.theta)
     real = features(data.theta)
 
@@ -152,8 +152,8 @@ def test_memorisation_is_that_of_the_definition(quantile):
 
 
 def test_copies_are_memorised_and_new_images_and_noise_are_not():
-    train = textures(n=400, size=16).theta
-    held_out, new = textures(n=400, size=16, split="test").theta.split(200)
+    train = textures(n=400, size=16, scale=0.9).theta
+    held_out, new = textures(n=400, size=16, split="test", scale=0.9).theta.split(200)
     generator = seeded()
     copies = train[:100] + 0.05 * torch.randn(100, 1, 16, 16, generator=generator)
     noisy = new + 0.8 * torch.randn(new.shape, generator=generator)

@@ -125,7 +125,7 @@ def test_distance_of_spectra():
 
 
 def defects() -> dict[str, torch.Tensor]:
-    other = textures(n=300, seed=1)
+    other = textures(n=300, seed=1, scale=0.9)
     return {
         "none": other.theta,
         "blur": torch.nn.functional.avg_pool2d(other.theta, 3, 1, 1),
@@ -136,7 +136,7 @@ def defects() -> dict[str, torch.Tensor]:
 
 
 def test_spectra_see_blur_noise_and_a_missing_class_and_nothing_in_turned_images():
-    real = textures(n=300).theta
+    real = textures(n=300, scale=0.9).theta
     found = {name: spectrum_distance(theta, real) for name, theta in defects().items()}
     assert found["none"] < 0.003 and abs(found["turned"] - found["none"]) < 1e-9
     assert min(found["blur"], found["noise"]) > 10 * found["none"]
@@ -175,7 +175,7 @@ def test_orientations_are_weighted_by_coherence():
 
 
 def test_orientation_distances_see_a_missing_class_turned_images_and_noise():
-    real = textures(n=300).theta
+    real = textures(n=300, scale=0.9).theta
     found = {name: orientation_distance(theta, real) for name, theta in defects().items()}
     floor = found["none"]
     assert floor.circular_wasserstein < 0.06 and floor.kuiper < 0.05 and floor.coherence < 0.02
@@ -210,7 +210,7 @@ def test_order_distance_of_known_sets():
 
 
 def test_order_moves_with_blur_and_noise_and_has_a_small_floor():
-    real, images = textures(n=300).theta, defects()
+    real, images = textures(n=300, scale=0.9).theta, defects()
     moduli = {name: float(order_statistics(theta).modulus.mean()) for name, theta in images.items()}
     assert moduli["noise"] < moduli["none"] < moduli["blur"]
     found = {name: order_distance(theta, real) for name, theta in images.items()}

@@ -16,6 +16,7 @@ import torch
 from helpers import HELPFUL, PATIENCE
 from PIL import Image
 
+import kodm_lite as kodm
 from kodm_lite.pictures import plotting
 
 matplotlib.use("Agg")
@@ -139,7 +140,7 @@ def test_phases_are_shown_in_a_cyclic_colour_map_over_the_whole_circle():
 
 def test_images_are_shown_in_grey():
     _, ax = plt.subplots()
-    picture = plotting.show_images(ax, torch.tensor([[0.9 * PI, -0.9 * PI, 0.45 * PI]]))
+    picture = plotting.show_images(ax, torch.tensor([[0.9 * PI, -0.9 * PI, 0.45 * PI]]), encoding=kodm.GreyLevels(0.9))
     assert np.allclose(picture.get_array(), [[1, -1, 0.5]], atol=1e-6)
     assert picture.get_clim() == (-1, 1)
 

@@ -75,7 +75,7 @@ def draws():
 
 @pytest.fixture(scope="module")
 def data():
-    return textures(size=32, n=240)
+    return textures(size=32, n=240, scale=0.9)
 
 
 def test_the_oracle_reproduces_the_theory_for_many_oscillators(law):

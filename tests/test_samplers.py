@@ -26,7 +26,8 @@ from kodm_lite import (
     order_parameter,
     sample,
 )
-from kodm_lite.samplers import Calibration, time_grid
+from kodm_lite.calibration import Calibration
+from kodm_lite.samplers import time_grid
 
 PI = math.pi
 N = 200_000

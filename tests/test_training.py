@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from helpers import HELPFUL, PATIENCE, seeded
+from kodm_lite.training.step import Batches, Examples
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -34,7 +35,6 @@ from kodm_lite.training import loop as training
 from kodm_lite.training import state as training_state
 from kodm_lite.training import step as training_step
 from kodm_lite.training.state import ERRORS, Log, Statistics, plain, refuse_non_finite
-from kodm_lite.training.step import Batches, Examples
 
 PROCESS = KuramotoProcess()
 CPU = torch.device("cpu")
@@ -767,7 +767,7 @@ def test_the_model_file_is_the_network_with_its_card(tmp_path):
     result = image_run(tmp_path)
     model = checkpoints.load(tmp_path / "model.safetensors")
     assert all(torch.equal(x, model.network.state_dict()[name]) for name, x in result.state_dict().items())
-    assert model.process == PROCESS and model.shape == (1, 4, 4) and model.scale == 0.9
+    assert model.process == PROCESS and model.shape == (1, 4, 4) and model.encoding.scale == 0.9
     card = model.card
     assert card["data"] == "noise" and card["images"] == 12 and card["step"] == 30 and card["device"] == "cpu"
     assert card["options"] == json.loads(json.dumps(asdict(replace(OPTIONS, shards=2, weighting="early"))))

@@ -28,7 +28,7 @@ WHITE = 255
 
 def tile(theta: torch.Tensor) -> list[np.ndarray]:
     """A field of phases (1, H, W) as a grey and as a coloured picture."""
-    grey = kodm.to_uint8(theta)[0].numpy()[..., None].repeat(3, -1)
+    grey = kodm.to_uint8(theta, 0.9)[0].numpy()[..., None].repeat(3, -1)
     turn = ((kodm.wrap(theta)[0] / (2 * torch.pi)) + 0.5).numpy()
     colour = (matplotlib.colormaps[CYCLIC](turn)[..., :3] * 255).round().astype(np.uint8)
     return [grey, colour]
@@ -51,7 +51,7 @@ def frame(states: torch.Tensor) -> Image.Image:
 
 
 def main() -> None:
-    images = textures(size=SIZE, n=3, seed=20).theta
+    images = textures(size=SIZE, n=3, seed=20, scale=0.9).theta
     process = kodm.KuramotoProcess.for_shape(images.shape[1:])
     times = np.linspace(0, 1, 17).tolist()
     forward = process.trajectory(images, times, generator=torch.Generator().manual_seed(1))

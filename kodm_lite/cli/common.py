@@ -1,40 +1,29 @@
-"""What several commands need: models by name, classes by name, files that can be written."""
+"""What several commands need: options, the usual device, files that can be written."""
 
 from __future__ import annotations
 
 import tempfile
 from pathlib import Path
-from typing import Annotated, get_args
+from typing import Annotated
 
+import torch
 import tyro
 
-from kodm_lite import checkpoints, euclidean, samplers
-from kodm_lite.networks import describe
+from kodm_lite.builtin import KURAMOTO, VARIANCE_PRESERVING
 
-__all__ = ["Class", "Method", "Model", "OptionalModel", "label_of", "require_writable"]
+__all__ = ["Class", "Method", "Model", "OptionalModel", "require_writable", "usual_device"]
 
-_METHODS = dict.fromkeys(get_args(samplers.Method) + get_args(euclidean.Method))  # each once
+_METHODS = dict.fromkeys((*KURAMOTO.samplers, *VARIANCE_PRESERVING.samplers))  # each once
 
 Model = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="MODEL")]]
 OptionalModel = tyro.conf.Positional[Annotated[str | None, tyro.conf.arg(metavar="MODEL")]]
-Method = Annotated[samplers.Method | euclidean.Method, tyro.conf.arg(metavar="{" + ",".join(_METHODS) + "}")]
+Method = Annotated[str, tyro.conf.arg(metavar="{" + ",".join(_METHODS) + "}")]
 Class = Annotated[str | None, tyro.conf.arg(name="class")]
 
 
-def label_of(name: str, model: checkpoints.Model) -> int:
-    """The number of a class.
-
-    Raises:
-        ValueError: there is none of this name or number; lists those there are.
-    """
-    classes = describe(model.network)["classes"] or 0
-    names = model.card.get("classes")
-    known = names if isinstance(names, list) and len(names) == classes else []
-    labels = {str(k): k for k in range(classes)} | {str(known_name): k for k, known_name in enumerate(known)}
-    if name not in labels:
-        expected = f"one of {known or list(range(classes))}" if classes else "none, as the model has no classes"
-        raise ValueError(f"class: got {name!r}, expected {expected}; try kodm-lite info")
-    return labels[name]
+def usual_device(name: str | None) -> str:
+    """The device asked for, or the GPU if there is one."""
+    return name or ("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def require_writable(path: Path) -> None:

@@ -11,10 +11,11 @@ import torch
 import tyro
 from tqdm.auto import tqdm
 
+import kodm_lite as kodm
 from kodm_lite import checkpoints
-from kodm_lite.cli.common import Method, Model, require_writable
+from kodm_lite.cli.common import Method, Model, require_writable, usual_device
+from kodm_lite.encoding import PUBLISHED
 from kodm_lite.files import write_atomically
-from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate, inception_distances
 from kodm_lite.metrics.evaluate import images_in_each_set
 from kodm_lite.metrics.inception import inception_network
@@ -69,21 +70,20 @@ class Evaluate:
             require_writable(self.out)
         if self.inception:
             inception_network()  # what is missing is said before the samples are drawn
-        device = self.device or ("cuda" if torch.cuda.is_available() else "cpu")
-        model = checkpoints.load(checkpoints.find(self.model), device)
+        model = checkpoints.load(self.model, usual_device(self.device))
         if len(model.shape) != 3:
             raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
-        scale = min(model.scale, 0.9)  # of a folder's images, which have grey values and not all angles
+        scale = getattr(model.encoding, "scale", PUBLISHED.scale)  # of a folder's images, which have grey values
         recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops, scale)
         real, train = recipe.images("test", 2 * self.n), recipe.images("train", COMPARED)
         if tuple(real.theta.shape[1:]) != tuple(model.shape):
             raise ValueError(
                 f"data: got images of shape {tuple(real.theta.shape[1:])}, expected {model.shape}, that of the samples"
             )
-        if real.scale != model.scale:
+        if real.encoding != model.encoding:
             raise ValueError(
-                f"data: got images of scale {real.scale}, expected {model.scale}, that of the model; try the data that "
-                "it was trained on"
+                f"data: got images with {real.encoding}, expected {model.encoding}, that of the model; try the data "
+                "that it was trained on"
             )
         images_in_each_set(self.n, len(real))  # before samples are drawn
         learned = model.card.get("data", real.source)
@@ -94,7 +94,7 @@ class Evaluate:
         print(result.as_table())
         more: dict[str, Any] = {}
         if self.inception:
-            found = inception_distances(samples, real.theta, "test", model.scale, seed=self.seed)
+            found = inception_distances(samples, real.theta, "test", real.scale, seed=self.seed)
             print(f"FID {found.fid:.3f}, KID {found.kid:.5f}: {found.generated} samples, {found.real} real images")
             more = {"inception": found._asdict()}
         if self.out is not None:
@@ -109,7 +109,9 @@ class Evaluate:
             write_atomically(self.out, (json.dumps(content, indent=1) + "\n").encode())
             print(f"Wrote {self.out}")
 
-    def _samples(self, model: checkpoints.Model) -> torch.Tensor:
+    def _samples(self, model: kodm.Model) -> torch.Tensor:
         seeds = range(self.seed, self.seed + self.n)
-        chunks = draw_in_chunks(model, seeds, self.chunk, steps=self.steps, method=self.method)
-        return torch.cat(list(tqdm(chunks, total=-(-self.n // self.chunk), unit="chunk", disable=None)))
+        states = (self.steps + 1) * -(-self.n // self.chunk)
+        with tqdm(total=states, unit="step", disable=None) as bar:
+            options: dict[str, Any] = {"steps": self.steps, "method": self.method, "chunk": self.chunk}
+            return model.sample(self.n, seeds=seeds, callback=lambda t, theta: bar.update(), **options).cpu()

@@ -17,13 +17,13 @@ import tyro
 from torch import Tensor
 from tqdm.auto import tqdm
 
+import kodm_lite as kodm
 from kodm_lite import checkpoints
-from kodm_lite.cli.common import Class, Method, Model, label_of, require_writable
+from kodm_lite.cli.common import Class, Method, Model, require_writable, usual_device
+from kodm_lite.encoding import Numbers
 from kodm_lite.files import write_atomically
-from kodm_lite.generation import draw_in_chunks
 from kodm_lite.pictures import files as pictures
-from kodm_lite.process import KuramotoProcess
-from kodm_lite.sphere.network import SphericalNet
+from kodm_lite.samplers import step_of
 
 __all__ = ["Sample"]
 
@@ -68,18 +68,16 @@ class Sample:
     overwrite: bool = False
 
     def run(self) -> None:
-        path = checkpoints.find(self.model)
         self._check()
-        model = checkpoints.load(path, self.device or ("cuda" if torch.cuda.is_available() else "cpu"))
-        spherical = isinstance(model.network, SphericalNet)
+        model = checkpoints.load(self.model, usual_device(self.device))
+        spherical = isinstance(model.encoding, Numbers)
         if spherical:
             self._check_sphere()
         elif self._is_drawn or self.trajectory:
             pictures.check_drawable(model.shape)
-        needs = isinstance(model.process, KuramotoProcess) and self.method in ("ancestral", "hybrid")
-        if needs and model.calibration is None:
+        if model.calibration is None and getattr(step_of(model.process, self.method), "needs_calibration", False):
             raise ValueError(f"method: got {self.method}, expected another for a model without calibration; try ode")
-        label = None if self.class_ is None else label_of(self.class_, model)
+        label = None if self.class_ is None else model.label_of(self.class_)
         if label is None and self.guidance != 1:
             raise ValueError(f"guidance: got {self.guidance} without a class to insist on, expected one; try --class")
         for file in filter(None, (self._probe, self.trajectory)):
@@ -91,15 +89,15 @@ class Sample:
 
             write_maps(self.out, torch.cat(list(chunks)))
         elif self.out.suffix == ".png":
-            pictures.write_grid(self.out, torch.cat(list(chunks)), model.scale)
+            pictures.write_grid(self.out, torch.cat(list(chunks)), model.encoding)
         elif self.out.suffix == ".npz":
-            write_atomically(self.out, self._archive(torch.cat(list(chunks)), model, path))
+            write_atomically(self.out, self._archive(torch.cat(list(chunks)), model))
         else:
             for k, theta in enumerate(image for chunk in chunks for image in chunk):
-                pictures.write_image(self.out / f"{k:05d}.png", theta, model.scale)
+                pictures.write_image(self.out / f"{k:05d}.png", theta, model.encoding)
         print(f"Wrote {self.out}")
         if self.trajectory:
-            pictures.write_film(self.trajectory, film, model.scale)
+            pictures.write_film(self.trajectory, film, model.encoding)
             print(f"Wrote {self.trajectory}")
 
     def _check_sphere(self) -> None:
@@ -137,9 +135,9 @@ class Sample:
             if not self.overwrite and path.exists() and not _is_empty_folder(path):
                 raise ValueError(f"{name}: got {path}, which exists, expected a new name; try --overwrite")
 
-    def _chunks(self, model: checkpoints.Model, label: int | None, film: list[Tensor]) -> Iterator[Tensor]:
+    def _chunks(self, model: kodm.Model, label: int | Tensor | None, film: list[Tensor]) -> Iterator[Tensor]:
         """All images (chunk, ...) on the CPU, and the states of the first ones on the way into ``film``."""
-        starts = range(0, self.n, self.chunk)
+        starts = range(self.seed, self.seed + self.n, self.chunk)
         filmed = max(1, min(FILM_IMAGES, FILM_PIXELS // math.prod(model.shape[-2:])))
         every, states = max(1, self.steps // FILM_FRAMES), count()
         with tqdm(total=len(starts) * (self.steps + 1), unit="step", disable=None) as bar:
@@ -150,18 +148,20 @@ class Sample:
                     film.append(theta[:filmed].cpu())
                 bar.update()
 
-            seeds = range(self.seed, self.seed + self.n)
-            sampler = {"steps": self.steps, "method": self.method, "callback": note}
-            yield from draw_in_chunks(model, seeds, self.chunk, label=label, guidance=self.guidance, **sampler)
+            options: dict[str, Any] = {"steps": self.steps, "method": self.method, "callback": note, "label": label}
+            for first in starts:
+                seeds = range(first, min(first + self.chunk, starts.stop))
+                yield model.sample(len(seeds), seeds=seeds, chunk=None, guidance=self.guidance, **options).cpu()
 
-    def _archive(self, theta: Tensor, model: checkpoints.Model, path: Path) -> bytes:
+    def _archive(self, theta: Tensor, model: kodm.Model) -> bytes:
+        path = checkpoints.find(self.model)
         stored = checkpoints.read_header(path)
-        header = {key: stored[key] for key in ("network", "process", "shape", "scale", "weights_sha256", "card")}
+        header = {key: stored[key] for key in ("network", "process", "shape", "encoding", "weights_sha256", "card")}
         header |= {"model": path.name, "method": self.method, "steps": self.steps}
         header |= {"class": self.class_, "guidance": self.guidance}
         buffer = io.BytesIO()
         seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
-        name = "coefficients" if isinstance(model.network, SphericalNet) else "phases"
+        name = "coefficients" if isinstance(model.encoding, Numbers) else "phases"
         arrays: dict[str, Any] = {name: theta.float().numpy(), "seeds": seeds, "header": np.array(json.dumps(header))}
         np.savez(buffer, **arrays)
         return buffer.getvalue()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Annotated, Union
 
@@ -57,10 +56,10 @@ class Train:
         speaks = os.environ.get("RANK", "0") == "0"  # of the processes of torchrun the first one
         if speaks:
             weights, shape = sum(x.numel() for x in prepared.network.parameters()), prepared.data.theta.shape[1:]
-            what = "Training" if self.recipe.options.steps else "Completing without a step"
+            what = "Training" if self.recipe.training.steps else "Completing without a step"
             print(f"{what} {weights:,} weights on {len(prepared.data)} images {' x '.join(map(str, shape))}")
             print(f"in {self.recipe.folder}; Ctrl-C stops, the same command goes on.", flush=True)
-        train(prepared, progress=sys.stderr.isatty())
+        train(prepared)
         if speaks:
             print(f"The model is {prepared.model_file}")
             print(f"Samples: kodm-lite sample {shlex.quote(str(self.recipe.folder))} -n 16 --out samples.png")

@@ -12,9 +12,9 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kodm_lite.circular import image_to_phase
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.data.published import SOURCES, instructions
+from kodm_lite.encoding import PUBLISHED
 
 __all__ = ["cifar10"]
 
@@ -24,11 +24,10 @@ _META = "batches.meta.txt"
 _PYTHON = "data_batch_1"  # a file of the version for Python, which is pickled
 _RECORDS = 10_000  # images in one file
 _BYTES = 1 + 3 * 32 * 32  # of one image: its class, then all red, all green and all blue values, row by row
-_SCALE = 0.9
 
 
 def cifar10(path: str | os.PathLike[str], split: Literal["train", "test"] = "train") -> PhaseData:
-    """The colour photographs of CIFAR-10, as phases in [-0.9 pi, 0.9 pi].
+    """The colour photographs of CIFAR-10, as phases, encoded as published.
 
     They are read from the binary version, either the archive ``cifar-10-binary.tar.gz`` itself, which is not unpacked,
     or a folder with its files.  Every file must have its exact size; of an archive also its checksum must be right.
@@ -66,12 +65,12 @@ def cifar10(path: str | os.PathLike[str], split: Literal["train", "test"] = "tra
         records = _records(found[name], name, place)
         labels[here] = torch.from_numpy(records[:, 0].astype(np.int64))
         images = torch.from_numpy(records[:, 1:].astype(np.float32)).reshape(-1, 3, 32, 32)
-        theta[here] = image_to_phase(images / 127.5 - 1, _SCALE)
+        theta[here] = PUBLISHED.encode(images / 127.5 - 1)
     return PhaseData(
         theta=theta,
         labels=labels,
         names=_class_names(found[_META], place) if _META in found else _NAMES,
-        scale=_SCALE,
+        encoding=PUBLISHED,
         source=f"CIFAR-10 (Krizhevsky 2009), {place}",
         licence=SOURCES["cifar10"].licence,
     )

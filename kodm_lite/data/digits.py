@@ -8,18 +8,19 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kodm_lite.circular import image_to_phase
 from kodm_lite.data.folder import _interpolated
-from kodm_lite.data.phase_data import PhaseData, check_grey_scale
+from kodm_lite.data.phase_data import PhaseData
+from kodm_lite.encoding import HALF_CIRCLE, GreyLevels
 
 __all__ = ["digits"]
 
-_SCALE = 0.9
 _TEST_SHARE = 1 / 6
 _WHITE = 16  # number of the 4 x 4 ink dots that one pixel counts
 
 
-def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8, scale: float = _SCALE) -> PhaseData:
+def digits(
+    split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8, scale: float = HALF_CIRCLE.scale
+) -> PhaseData:
     """Handwritten digits 0 to 9, as phases: ink is ``scale`` pi, paper -``scale`` pi.
 
     The 1797 images of 8 x 8 pixels, each a number of dots from 0 to 16, were written by 13 people.  Size 16 enlarges
@@ -30,7 +31,7 @@ def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8, 
     Args:
         split: "train" or "test".
         size: side of an image in pixels, 8 or 16.
-        scale: of :func:`kodm_lite.image_to_phase`, below 1.  Nearly all pixels are ink or paper, which are opposite
+        scale: of :class:`kodm_lite.GreyLevels`.  Nearly all pixels are ink or paper, which are opposite
             angles for 0.5, and neighbours for the published 0.9.
 
     Returns:
@@ -50,7 +51,7 @@ def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8, 
         raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
     if size not in (8, 16):
         raise ValueError(f"size: got {size!r}, expected 8 or 16 pixels; try size=8")
-    check_grey_scale(scale)
+    encoding = GreyLevels(scale)
     try:
         from sklearn.datasets import load_digits  # here, because nobody else needs it
     except ImportError as error:
@@ -65,10 +66,10 @@ def digits(split: Literal["train", "test"] = "train", size: Literal[8, 16] = 8, 
     if size == 16:
         images = torch.stack([_interpolated(image, (size, size)) for image in images])
     return PhaseData(
-        theta=image_to_phase(images * 2 - 1, scale),
+        theta=encoding.encode(images * 2 - 1),
         labels=torch.from_numpy(loaded.target[chosen]).long(),
         names=tuple("0123456789"),
-        scale=scale,
+        encoding=encoding,
         source="handwritten digits of scikit-learn (Alpaydin and Kaynak 1998, UCI machine learning repository)",
         licence="CC BY 4.0",
     )

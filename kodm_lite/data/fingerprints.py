@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kodm_lite.circular import image_to_phase, wrap
-from kodm_lite.data.phase_data import PhaseData, check_grey_scale
+from kodm_lite.circular import wrap
+from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.data.ridges import grow_ridges
+from kodm_lite.encoding import HALF_CIRCLE, Angles, GreyLevels
 from kodm_lite.orientation import blur
 
 __all__ = ["FINGERPRINTS", "Fingers", "draw_fingers", "fingerprints"]
@@ -67,7 +68,7 @@ def fingerprints(
     period: float = 9.0,
     pores: bool = False,
     noise: float = 0.0,
-    scale: float = 0.9,
+    scale: float = HALF_CIRCLE.scale,
     progress: bool = True,
 ) -> PhaseData:
     """Made fingerprints as phases, or their orientations.
@@ -81,11 +82,11 @@ def fingerprints(
         n: number of fingers, of which each has one print.
         seed: integer; other fingers.
         kind: "ridges": what an ink print shows; "orientation": twice the angle of the ridges, at every pixel of the
-            image, with ``scale`` 1.
+            image.
         period: from ridge to ridge in pixels, at least 3; 9 at 500 dots per inch.
         pores: leave white dots on the ridges.
         noise: standard deviation of noise of the grey values, which lie in [-1, 1].
-        scale: of :func:`kodm_lite.image_to_phase`.  Prints are nearly black and white: with 0.5 these are opposite
+        scale: of :class:`kodm_lite.GreyLevels`.  Prints are nearly black and white: with 0.5 these are opposite
             angles, with 0.9, as in the paper, neighbours.
         progress: show a progress bar if it takes more than two seconds.
 
@@ -101,18 +102,18 @@ def fingerprints(
     """
     if kind not in ("ridges", "orientation"):
         raise ValueError(f"kind: got {kind!r}, expected 'ridges' or 'orientation'; try kind='ridges'")
-    check_grey_scale(scale)
+    encoding = GreyLevels(scale)
     ridges = kind == "ridges"
     theta, labels = [], []
     for few in _drawn(size, split, n, seed, period, pores, noise, ridges, progress):  # all else of them is let go
-        theta.append(image_to_phase(few.image, scale) if ridges else few.doubled[:, None])
+        theta.append(encoding.encode(few.image) if ridges else few.doubled[:, None])
         labels.append(few.labels)
     made = "fingerprints" if ridges else "orientations of fingerprints"
     return PhaseData(
         theta=torch.cat(theta),
         labels=torch.cat(labels),
         names=FINGERPRINTS,
-        scale=scale if ridges else 1.0,
+        encoding=encoding if ridges else Angles(),
         source=f"{made} made by kodm_lite, ridges {period:g} pixels apart",
         licence="none needed: the data are made from random numbers",
     )

@@ -21,9 +21,9 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
-from kodm_lite.circular import image_to_phase
 from kodm_lite.data.cache import map_cache, write_cache
-from kodm_lite.data.phase_data import PhaseData, check_grey_scale
+from kodm_lite.data.phase_data import PhaseData
+from kodm_lite.encoding import HALF_CIRCLE, GreyLevels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -41,7 +41,7 @@ def image_folder(
     split: Literal["train", "test", "all"] = "train",
     channels: Literal[1, 3] = 1,
     crops: int | None = None,
-    scale: float = 0.9,
+    scale: float = HALF_CIRCLE.scale,
     seed: int = 0,
     test_share: float = 0.1,
     skip_broken: bool = False,
@@ -73,7 +73,7 @@ def image_folder(
         split: "train", "test" or "all".
         channels: 1 (grey) or 3 (red, green, blue).
         crops: number of random crops of each image; None resizes the images instead.
-        scale: of :func:`kodm_lite.image_to_phase`; 0.5 makes black and white opposite angles, 0.9 neighbours.
+        scale: of :class:`kodm_lite.GreyLevels`; 0.5 makes black and white opposite angles, 0.9 neighbours.
         seed: integer that decides where crops are cut.
         test_share: expected share of the images in the test split, between 0 and 1.
         skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
@@ -100,12 +100,12 @@ def image_folder(
     torch.Size([10, 1, 64, 64])
     """
     _check_options(size, split, channels, crops, test_share)
-    check_grey_scale(scale)
+    encoding = GreyLevels(scale)
     folder = Path(path).expanduser()
     files = _image_files(folder)
     classes = sorted({label(name) for name in files}) if label else _classes(folder, files)
     chosen = _split({name: group(name) if group else name for name in files}, split, test_share)
-    wanted = _Files(folder, chosen, size, channels, crops, scale, seed)
+    wanted = _Files(folder, chosen, size, channels, crops, encoding, seed)
     file = None if cache is None else Path(cache).expanduser()
     theta, broken = _in_memory(wanted, workers) if file is None else _on_disk(wanted, workers, file)
     _report(list(broken.values()), len(chosen), skip_broken)
@@ -115,7 +115,7 @@ def image_folder(
         theta=theta,
         labels=torch.tensor(labels).repeat_interleave(crops or 1) if classes else None,
         names=tuple(classes),
-        scale=scale,
+        encoding=encoding,
         source=f"images of the folder {folder}",
         licence="that of the images",
     )
@@ -128,9 +128,16 @@ class _Files(Dataset[tuple[str, np.ndarray | None, str]]):
     """
 
     def __init__(
-        self, folder: Path, names: list[str], size: int, channels: int, crops: int | None, scale: float, seed: int
+        self,
+        folder: Path,
+        names: list[str],
+        size: int,
+        channels: int,
+        crops: int | None,
+        encoding: GreyLevels,
+        seed: int,
     ):
-        self.folder, self.names, self.scale = folder, names, scale
+        self.folder, self.names, self.encoding = folder, names, encoding
         self.size, self.channels, self.crops, self.seed = size, channels, crops, seed
 
     def __len__(self) -> int:
@@ -146,13 +153,13 @@ class _Files(Dataset[tuple[str, np.ndarray | None, str]]):
                 squares = _random_crops(image, self.size, self.crops, name, self.seed)
         except Exception as error:  # damaged files make decoders raise nearly everything
             return name, None, f"{name} ({type(error).__name__}: {error})"
-        return name, image_to_phase(torch.stack(squares) * 2 - 1, self.scale).numpy(), ""
+        return name, self.encoding.encode(torch.stack(squares) * 2 - 1).numpy(), ""
 
     def key(self) -> str:
         """The same for the same files, unchanged, and the same options only."""
         stats = [(self.folder / name).stat() for name in self.names]
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self.names, stats, strict=True)]
-        what = (files, self.size, self.channels, self.crops, self.seed if self.crops else None, self.scale)
+        what = (files, self.size, self.channels, self.crops, self.seed if self.crops else None, self.encoding)
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
 

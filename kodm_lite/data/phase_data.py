@@ -6,11 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-
-def check_grey_scale(scale: float) -> None:
-    """Refuse a scale that is none of grey values: with 1 the phases of an image would be taken for angles."""
-    if not 0 < scale < 1:
-        raise ValueError(f"scale: got {scale}, expected a number above 0 and below 1; try scale=0.5")
+from kodm_lite.encoding import Encoding, GreyLevels
 
 
 @dataclass(frozen=True)
@@ -18,11 +14,11 @@ class PhaseData:
     """Images as phases, with what is needed to label, show and cite them.
 
     Args:
-        theta: phases (n, C, H, W), float32, radians.
+        theta: phases (n, C, H, W), or (n, N) for a table of angles, float32, radians.
         labels: class of each image (n,), integers, or None.
         names: the classes' names, indexed by label.
-        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`, to turn phases back into images; 1 for phases that are
-            angles from the start, such as directions, which use the whole circle and are drawn in cyclic colours.
+        encoding: what the phases stand for: :class:`kodm_lite.GreyLevels` of images, :class:`kodm_lite.Angles` of
+            directions and other data that are angles from the start.  A number is the scale of grey levels.
         source: where the images come from.
         licence: on what terms they can be used.
     """
@@ -30,9 +26,22 @@ class PhaseData:
     theta: Tensor
     labels: Tensor | None
     names: tuple[str, ...]
-    scale: float
+    encoding: Encoding
     source: str
     licence: str = "not stated"
+
+    def __post_init__(self) -> None:
+        if isinstance(self.encoding, float):
+            object.__setattr__(self, "encoding", GreyLevels(self.encoding))
+        if not isinstance(self.encoding, Encoding):
+            raise ValueError(
+                f"encoding: got {self.encoding!r}, expected what phases stand for; try kodm_lite.GreyLevels(0.5) for "
+                "images, kodm_lite.Angles() for angles"
+            )
+
+    @property
+    def scale(self) -> float:
+        return getattr(self.encoding, "scale", 1.0)
 
     def __len__(self) -> int:
         return len(self.theta)

@@ -17,6 +17,7 @@ from typing import Any, Literal
 
 from kodm_lite.data.folder import SUFFIXES, _listed, image_folder
 from kodm_lite.data.phase_data import PhaseData
+from kodm_lite.encoding import PUBLISHED
 
 __all__ = ["SOURCES", "Source", "brodatz", "check", "ground_terrain", "instructions", "socofing"]
 
@@ -319,5 +320,5 @@ def _read(name: str, path: str | os.PathLike[str], size: int, split: Any, inner:
     """The images of a source, from the folder ``inner`` of its folder, divided as the published code does."""
     source = SOURCES[name]
     folder = _folder(source, Path(path).expanduser()) / inner
-    data = image_folder(folder, size, split, test_share=_TEST_SHARE, **options)
+    data = image_folder(folder, size, split, scale=PUBLISHED.scale, test_share=_TEST_SHARE, **options)
     return replace(data, source=f"{source.title}, {data.source}", licence=source.licence)

@@ -13,6 +13,7 @@ from torch import Tensor
 from kodm_lite.circular import wrap
 from kodm_lite.data.crops import random_corners
 from kodm_lite.data.phase_data import PhaseData
+from kodm_lite.encoding import Angles
 
 __all__ = ["aspect", "elevation", "terrain_aspect"]
 
@@ -47,14 +48,14 @@ def terrain_aspect(
         without: number and seed of other crops of the same size and split, none of which is to be among these.
 
     Returns:
-        :class:`PhaseData` with theta (n, 1, size, size), no labels, and scale 1.
+        :class:`PhaseData` with theta (n, 1, size, size), no labels, and the encoding of angles.
 
     Raises:
         ValueError: a size that does not fit, an unknown split, a matplotlib without its sample data.
 
     >>> data = terrain_aspect(size=16, n=6)
-    >>> data.theta.shape, data.scale
-    (torch.Size([6, 1, 16, 16]), 1.0)
+    >>> data.theta.shape, data.encoding
+    (torch.Size([6, 1, 16, 16]), Angles())
     """
     if split not in ("train", "test"):
         raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
@@ -66,7 +67,7 @@ def terrain_aspect(
         theta=torch.stack(crops)[:, None],
         labels=None,
         names=(),
-        scale=1.0,
+        encoding=Angles(),
         source=f"slope directions of the elevation model {_FILE} of matplotlib (Shuttle Radar Topography Mission)",
         licence="public domain",
     )

@@ -9,15 +9,14 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import image_to_phase
 from kodm_lite.data.crops import random_corners
-from kodm_lite.data.phase_data import PhaseData, check_grey_scale
+from kodm_lite.data.phase_data import PhaseData
+from kodm_lite.encoding import HALF_CIRCLE, GreyLevels
 
 __all__ = ["TEXTURES", "textures"]
 
 TEXTURES = ("brick", "grass", "gravel")
 _TEST_WIDTH = 64  # columns at the right edge of each 256 x 256 photograph that only the test split sees
-_SCALE = 0.9
 
 
 def textures(
@@ -26,7 +25,7 @@ def textures(
     n: int = 768,
     seed: int = 0,
     names: Sequence[str] = TEXTURES,
-    scale: float = _SCALE,
+    scale: float = HALF_CIRCLE.scale,
     without: tuple[int, int] | None = None,
 ) -> PhaseData:
     """Square crops of real textures, as phases in [-``scale`` pi, ``scale`` pi].
@@ -41,7 +40,7 @@ def textures(
         n: number of crops.
         seed: integer; the same seed gives the same crops.
         names: which photographs, of "brick", "grass", "gravel".
-        scale: of :func:`kodm_lite.image_to_phase`, below 1; the published 0.9 makes black and white neighbours.
+        scale: of :class:`kodm_lite.GreyLevels`; the published 0.9 makes black and white neighbours.
         without: number and seed of other crops of the same size and split; none of these is to be at one of their
             places, in whatever photograph.
 
@@ -60,7 +59,7 @@ def textures(
     unknown = [name for name in names if name not in TEXTURES]
     if unknown or not names:
         raise ValueError(f"names: got {names!r}, expected a list of some of {TEXTURES}; try names=['brick']")
-    check_grey_scale(scale)
+    encoding = GreyLevels(scale)
     photographs = [_region(name, split) for name in names]
     region = photographs[0].shape
     others = [] if without is None else random_corners(region, size, *without, split)
@@ -68,10 +67,10 @@ def textures(
     labels = torch.arange(n) % len(names)
     crops = [photographs[k][i : i + size, j : j + size] for k, (i, j) in zip(labels.tolist(), corners, strict=True)]
     return PhaseData(
-        theta=image_to_phase(torch.stack(crops)[:, None], scale),
+        theta=encoding.encode(torch.stack(crops)[:, None]),
         labels=labels,
         names=tuple(names),
-        scale=scale,
+        encoding=encoding,
         source="photographs brick, grass, gravel of scikit-image (originally CC0Textures)",
         licence="CC0",
     )

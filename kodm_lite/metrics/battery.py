@@ -93,8 +93,8 @@ def _grey_or_arrows(theta: Tensor, scale: float) -> Tensor:
 def _texture(real: PhaseData) -> Callable[[Tensor], Tensor]:
     if real.scale != 1:
         return TextureFeatures(real.theta, real.scale)
-    parts = [(part, TextureFeatures(image_to_phase(part(real.theta)))) for part in (torch.cos, torch.sin)]
-    return lambda theta: torch.cat([features(image_to_phase(part(theta))) for part, features in parts], 1)
+    parts = [(part, TextureFeatures(image_to_phase(part(real.theta), 0.9))) for part in (torch.cos, torch.sin)]
+    return lambda theta: torch.cat([features(image_to_phase(part(theta), 0.9)) for part, features in parts], 1)
 
 
 def _between_shares(real: PhaseData, texture: Callable[[Tensor], Tensor]) -> Callable[[Tensor, Tensor], float]:

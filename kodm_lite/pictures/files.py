@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from kodm_lite.circular import to_uint8, wrap
+from kodm_lite.circular import validate_phases, wrap
+from kodm_lite.encoding import Encoding
 from kodm_lite.files import write_atomically
 from kodm_lite.pictures.plotting import CYCLIC, image_grid
 
@@ -43,54 +44,60 @@ def check_drawable(shape: Sequence[int]) -> None:
         )
 
 
-def grid(theta: Tensor, scale: float, columns: int | None = None) -> Image.Image:
+def grid(theta: Tensor, encoding: Encoding, columns: int | None = None) -> Image.Image:
     """Images (B, C, H, W), radians, side by side, as near to a square as they go; black between them.
 
     Args:
         theta: phases, of 1 or 3 channels.
-        scale: of :func:`kodm_lite.image_to_phase`; with 1, where black and white would be the same angle, phases of one
-            channel are drawn in cyclic colours.
+        encoding: what the phases stand for; angles of one channel are drawn in cyclic colours.
         columns: images in a row, if it should be no square.
     """
     check_drawable(theta.shape[1:])
     columns = columns or math.ceil(math.sqrt(len(theta)))
-    if scale == 1 and theta.shape[1] == 1:
+    if encoding.cyclic and theta.shape[1] == 1:
         from matplotlib import colormaps  # here, because it takes a moment
 
         turns = image_grid(wrap(theta).cpu(), columns) / (2 * math.pi) + 0.5
         return Image.fromarray(colormaps[CYCLIC](turns.numpy(), bytes=True)[..., :3])
     channels = [image_grid(channel, columns) for channel in theta.cpu().split(1, dim=1)]
-    return Image.fromarray(to_uint8(torch.stack(channels, -1), scale).squeeze(-1).numpy())
+    return Image.fromarray(_bytes(torch.stack(channels, -1), encoding).squeeze(-1).numpy())
 
 
-def write_grid(path: Path, theta: Tensor, scale: float, columns: int | None = None) -> None:
+def _bytes(theta: Tensor, encoding: Encoding) -> Tensor:
+    validate_phases(theta)  # NaN, infinity, degrees: what no byte should hide
+    values = encoding.decode(theta)
+    grey = values / math.pi if encoding.cyclic else values
+    return ((grey + 1) * 127.5).round().to(torch.uint8)
+
+
+def write_grid(path: Path, theta: Tensor, encoding: Encoding, columns: int | None = None) -> None:
     """Images (B, C, H, W), radians, as one PNG; arguments as of :func:`grid`.
 
     Raises:
         ValueError: other channels than 1 or 3.
         OSError: the file cannot be written; an older one is as it was.
     """
-    _write_png(path, grid(theta, scale, columns))
+    _write_png(path, grid(theta, encoding, columns))
 
 
-def write_image(path: Path, theta: Tensor, scale: float) -> None:
+def write_image(path: Path, theta: Tensor, encoding: Encoding) -> None:
     """One image (C, H, W), radians, as a PNG of its own; raises what :func:`write_grid` raises."""
-    _write_png(path, grid(theta[None], scale))
+    _write_png(path, grid(theta[None], encoding))
 
 
-def write_film(path: Path, frames: Sequence[Tensor], scale: float) -> None:
+def write_film(path: Path, frames: Sequence[Tensor], encoding: Encoding) -> None:
     """The same images at one time after the other, as a GIF that starts again after a pause.
 
     Args:
         path: where to.
         frames: at least one (B, C, H, W), radians; too many for ``FILM_BYTES`` are thinned out, never the last.
-        scale: of :func:`kodm_lite.image_to_phase`.
+        encoding: what the phases stand for.
 
     Raises:
         ValueError: other channels than 1 or 3.
         OSError: the file cannot be written; an older one is as it was.
     """
-    pictures = [grid(theta, scale, columns=len(theta)) for theta in frames]
+    pictures = [grid(theta, encoding, columns=len(theta)) for theta in frames]
     larger = max(1, _FILM_SIDE // max(pictures[0].size))
     pictures = [p.resize((larger * p.width, larger * p.height), Image.Resampling.NEAREST) for p in pictures]
     while len(content := _gif(pictures)) > FILM_BYTES and len(pictures) > 1:

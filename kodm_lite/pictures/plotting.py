@@ -28,7 +28,8 @@ from matplotlib.image import AxesImage
 from torch import Tensor
 from torch.nn import functional
 
-from kodm_lite.circular import phase_to_image, wrap
+from kodm_lite.circular import wrap
+from kodm_lite.encoding import Encoding
 from kodm_lite.pictures.lic import line_integral_convolution
 
 __all__ = [
@@ -87,9 +88,9 @@ def show_phases(ax: Axes, theta: Tensor, title: str = "") -> AxesImage:
     return picture
 
 
-def show_images(ax: Axes, theta: Tensor, title: str = "", scale: float = 0.9) -> AxesImage:
+def show_images(ax: Axes, theta: Tensor, title: str = "", *, encoding: Encoding) -> AxesImage:
     """The grey image that phases (H, W) or (1, H, W) stand for; returns the matplotlib image."""
-    picture = ax.imshow(_plane(phase_to_image(theta, scale)), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
+    picture = ax.imshow(_plane(encoding.decode(theta)), cmap="gray", vmin=-1, vmax=1, interpolation="nearest")
     _bare(ax, title)
     return picture
 

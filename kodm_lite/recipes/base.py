@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from torch import nn
 
 from kodm_lite import checkpoints
-from kodm_lite.calibration import IMAGES_THERE_AND_BACK, calibrate_all
 from kodm_lite.data import PhaseData
-from kodm_lite.models import Network, Process
-from kodm_lite.process import KuramotoProcess
+from kodm_lite.kinds import Process
+from kodm_lite.objectives import Objective
 from kodm_lite.training import TrainingOptions, fit
 
 __all__ = ["Prepared", "Recipe", "prepare", "train"]
@@ -45,9 +45,9 @@ class Recipe(ABC):
         return self.out or Path("runs") / self.name
 
     @property
-    def options(self) -> TrainingOptions:
-        """The options of the training, made to fit the process."""
-        return self.training
+    def objective(self) -> Objective | None:
+        """What is minimised; None for what the process and the options say."""
+        return None
 
     @abstractmethod
     def check(self) -> None:
@@ -62,7 +62,7 @@ class Recipe(ABC):
         """What to learn from, and what to measure on."""
 
     @abstractmethod
-    def build(self, data: PhaseData) -> tuple[Network, Process]:
+    def build(self, data: PhaseData) -> tuple[nn.Module, Process]:
         """A network to start from, whose random numbers are torch's global ones, and the process."""
 
     def facts(self, data: PhaseData) -> dict[str, Any]:
@@ -70,8 +70,6 @@ class Recipe(ABC):
         return {
             "name": self.folder.name,
             "start": "random weights",
-            "licence": data.licence,
-            "classes": [],
             "seed": self.training.seed,
             "cores": os.cpu_count(),
         }
@@ -89,7 +87,7 @@ class Prepared(NamedTuple):
     """
 
     recipe: Recipe
-    network: Network
+    network: nn.Module
     process: Process
     data: PhaseData
     validation: PhaseData | None
@@ -118,11 +116,11 @@ def prepare(recipe: Recipe, given: tuple[PhaseData, PhaseData | None] | None = N
 
 
 def train(prepared: Prepared, progress: bool = True) -> None:
-    """Train, or go on where a training was left, and complete the model's file for every way of sampling.
+    """Train, or go on where a training was left.
 
     Args:
         prepared: by :func:`prepare`.
-        progress: show a progress bar.
+        progress: show a progress bar, or lines where there is no terminal.
 
     Raises:
         ValueError: options that do not fit what is in the folder; before any work.
@@ -130,29 +128,15 @@ def train(prepared: Prepared, progress: bool = True) -> None:
         FloatingPointError, OSError: see :func:`kodm_lite.training.fit`.
     """
     recipe, network, process, data, validation = prepared
-    trained = fit(
+    fit(
         network,
         process,
         data,
-        recipe.options,
+        recipe.training,
+        objective=recipe.objective,
         validation=validation,
         out=recipe.folder,
         resume=recipe.resume,
         facts=recipe.facts(data),
         progress=progress,
     )
-    if _cluster().is_main_process and isinstance(process, KuramotoProcess):  # the other samplers need no calibration
-        device, options = _cluster().device, recipe.options
-        examples = data.theta[:IMAGES_THERE_AND_BACK].to(device)
-        calibration = calibrate_all(
-            trained.to(device), process, examples, seed=options.seed, chunk=options.batch_size, progress=progress
-        )
-        model = checkpoints.load(prepared.model_file)
-        checkpoints.save(prepared.model_file, model._replace(calibration=calibration))
-
-
-def _cluster() -> Any:
-    """The device of the training that was, and this process among the others."""
-    from accelerate import PartialState  # type: ignore[import-untyped]  # here, because it takes a second
-
-    return PartialState()

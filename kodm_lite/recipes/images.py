@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tyro.conf import Positional
 
 from kodm_lite import checkpoints
@@ -27,11 +27,14 @@ from kodm_lite.data import (
     textures,
 )
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
+from kodm_lite.kinds import Process
 from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling
-from kodm_lite.models import Network, Process
-from kodm_lite.networks import SIZES, EuclideanUNet, PeriodicUNet, describe
+from kodm_lite.model import describe
+from kodm_lite.networks import SIZES, EuclideanUNet, PeriodicUNet
+from kodm_lite.objectives import Objective
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes.base import Recipe
+from kodm_lite.registry import processes
 from kodm_lite.schedules import LinearSchedule
 from kodm_lite.training import TrainingOptions
 
@@ -58,7 +61,6 @@ VALIDATION_IMAGES, VALIDATION_SEED = 512, 99  # of crops to measure on
 def recommended_options() -> TrainingOptions:
     """What trains well on small images of textures."""
     return TrainingOptions(
-        objective="mean_field",
         steps=7500,
         batch_size=32,
         learning_rate=1.5e-3,
@@ -75,8 +77,11 @@ class ImageRecipe(Recipe):
     Args:
         network: size of the network: about 1, 1, 8 or 35 million parameters; coarse, for smooth images from 64 x 64
             pixels, sees four pixels as one.
-        diffusion: kuramoto: phases synchronise; euclidean: the baseline, grey values get Gaussian noise, and the
-            network learns that noise whatever the objective.
+        diffusion: kuramoto: phases synchronise; euclidean: the baseline, grey values get Gaussian noise.
+        weighting: weight of the times: of the mean-field objective early or target, of transitions target, published
+            or none; by default the first.
+        draws: transitions per simulated image, for the objective of transitions.
+        simulation_steps: of the forward process, per unit of time.
         published: the process with the constants of the paper, whose end still knows the mean of large images, instead
             of one that is as strong as the images need.
         radius: pixels feel the box of this half width around them; by default the whole image.
@@ -90,6 +95,9 @@ class ImageRecipe(Recipe):
 
     network: Literal["small", "coarse", "medium", "large"] = "small"
     diffusion: Literal["kuramoto", "euclidean"] = "kuramoto"
+    weighting: Literal["early", "target", "published", "none"] | None = None
+    draws: int | None = None
+    simulation_steps: int | None = None
     published: bool = False
     radius: int | None = None
     coupled: bool = True
@@ -103,8 +111,26 @@ class ImageRecipe(Recipe):
         return GlobalCoupling() if self.radius is None else LocalCoupling(self.radius, "reflect")
 
     @property
-    def options(self) -> TrainingOptions:
-        return self.training if self.diffusion == "kuramoto" else replace(self.training, objective="noise")
+    def objective(self) -> Objective:
+        """What is minimised, with the options of the recipe.
+
+        Raises:
+            ValueError: an objective or an option that the process or the objective does not have.
+        """
+        known = processes["kuramoto" if self.diffusion == "kuramoto" else "variance_preserving"].objectives
+        name = self.training.objective or next(iter(known))
+        if name not in known:
+            raise ValueError(f"objective: got {name!r}, expected one of {', '.join(known)} for {self.diffusion}")
+        given = {"weighting": self.weighting, "draws": self.draws, "steps": self.simulation_steps}
+        given = {option: value for option, value in given.items() if value is not None}
+        try:
+            made: Objective = known[name](**given)
+        except TypeError as error:
+            raise ValueError(
+                f"{', '.join(given)}: got a value, expected none that the objective {name!r} does not have; "
+                "try to leave it out"
+            ) from error
+        return made
 
     @property
     @abstractmethod
@@ -121,10 +147,10 @@ class ImageRecipe(Recipe):
     def check(self) -> None:
         if isinstance(self.start, str):  # a tuple of letters otherwise
             raise ValueError(f"start: got the string {self.start!r}, expected a tuple; try start=({self.start!r},)")
+        _ = self.objective
         if self.start == ():
             raise ValueError("start: got no model, expected at least one after it; try --start textures-32")
         if self.diffusion == "euclidean":
-            _ = self.options  # what the baseline has no use for
             if self.radius is not None:
                 raise ValueError("radius: got one, expected none for the baseline, whose pixels do not feel each other")
             if not self.coupled:
@@ -133,8 +159,6 @@ class ImageRecipe(Recipe):
                 raise ValueError("published: got True, expected nothing for the baseline, which has other constants")
         elif self.radius is not None and not self.coupled:
             raise ValueError("radius: got one, expected none for pixels that do not feel each other; try coupled=True")
-        elif self.options.fluctuation == "measured" and not self.coupled:
-            raise ValueError("fluctuation: got 'measured', expected 'linear' for pixels that do not feel each other")
         process = KuramotoProcess()
         with torch.device("meta"):  # no memory and no random numbers
             stride = PeriodicUNet(1, process, **SIZES[self.network]).stride
@@ -142,7 +166,7 @@ class ImageRecipe(Recipe):
             multiple = max(1, round(self.side / stride)) * stride
             raise ValueError(f"size: got {self.side}, expected a multiple of {stride}; try size={multiple}")
 
-    def build(self, data: PhaseData) -> tuple[Network, Process]:
+    def build(self, data: PhaseData) -> tuple[nn.Module, Process]:
         if self.classes and data.labels is None:
             raise ValueError("classes: got images without classes, expected a sub-folder for each; try classes=False")
         shape, classes = tuple(data.theta.shape[1:]), len(data.names) if self.classes else None
@@ -154,18 +178,15 @@ class ImageRecipe(Recipe):
             process = make(**options)
             network = PeriodicUNet(shape[0], process, **SIZES[self.network], classes=classes)
         else:
-            process = VariancePreserving(WhiteNoise(shape, data.scale * math.pi))  # of grey values: 1
+            unit = math.pi * getattr(data.encoding, "scale", 1.0)  # of grey values: 1
+            process = VariancePreserving(WhiteNoise(shape, unit))
             network = EuclideanUNet(shape[0], process, **SIZES[self.network], classes=classes)
         if self.start:
             _copy_weights(self.start, network)
         return network, process
 
     def facts(self, data: PhaseData) -> dict[str, Any]:
-        more = {
-            "start": ", ".join(self.start or ["random weights"]),
-            "classes": list(data.names) if self.classes else [],
-        }
-        return {**super().facts(data), **more}
+        return {**super().facts(data), "start": ", ".join(self.start or ["random weights"])}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -395,7 +416,7 @@ def _copy_weights(names_or_paths: tuple[str, ...], network: PeriodicUNet | Eucli
     """
     mean: dict[str, Tensor] = {name: torch.zeros_like(weight) for name, weight in network.state_dict().items()}
     for name_or_path in names_or_paths:
-        other = checkpoints.load(checkpoints.find(name_or_path)).network
+        other = checkpoints.load(name_or_path).network
         if describe(other) != describe(network):
             raise ValueError(
                 f"start: got a network {describe(other)}, expected {describe(network)}; try the same size, channels "

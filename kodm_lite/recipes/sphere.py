@@ -7,10 +7,12 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 import torch
+from torch import nn
 
 from kodm_lite.data import PhaseData
+from kodm_lite.encoding import Numbers
 from kodm_lite.euclidean import VariancePreserving
-from kodm_lite.models import Network, Process
+from kodm_lite.kinds import Process
 from kodm_lite.recipes.base import Recipe
 from kodm_lite.sphere import (
     IsotropicNoise,
@@ -22,14 +24,14 @@ from kodm_lite.sphere import (
     power_spectrum,
 )
 from kodm_lite.training import TrainingOptions
-from kodm_lite.training.step import check_objective
+from kodm_lite.training.loop import objective_of
 
 __all__ = ["SphereRecipe", "sphere_spectrum"]
 
 
 def sphere_options() -> TrainingOptions:
     """What trains well on small fields on the sphere."""
-    return TrainingOptions(objective="noise", steps=1000, batch_size=64, learning_rate=4e-3, ema=0.995)
+    return TrainingOptions(steps=1000, batch_size=64, learning_rate=4e-3, ema=0.995)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +62,7 @@ class SphereRecipe(Recipe):
         for name, number in {"L": self.L, "fields": self.fields}.items():
             if number < 1:
                 raise ValueError(f"{name}: got {number}, expected at least 1; try leaving the option out")
-        check_objective(self.training, VariancePreserving(IsotropicNoise(self.L)))
+        objective_of(VariancePreserving(IsotropicNoise(self.L)), self.training.objective)
         if self.training.sample_every:
             raise ValueError("sample_every: got a number, expected 0, as there are no pictures of these samples")
 
@@ -68,7 +70,7 @@ class SphereRecipe(Recipe):
         """Coefficients (n, L^2) to learn from, and others to measure on."""
         return self._fields(self.fields, 1), self._fields(1024, 99)
 
-    def build(self, data: PhaseData) -> tuple[Network, Process]:
+    def build(self, data: PhaseData) -> tuple[nn.Module, Process]:
         noise: IsotropicNoise | PixelNoise = IsotropicNoise(self.L)
         if self.noise == "pixel":
             noise = PixelNoise(SphericalTransform(make_grid("gauss", self.L), torch.float32))
@@ -80,7 +82,7 @@ class SphereRecipe(Recipe):
             lognormal_fields(sphere_spectrum(self.L), n, torch.Generator().manual_seed(seed)).float(),
             None,
             (),
-            1.0,
+            Numbers(),
             f"{n} lognormal random fields of band limit {self.L}, made by kodm_lite",
             "none needed: the data are random numbers",
         )

@@ -12,8 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kodm_lite.checkpoints import Model
-from kodm_lite.process import KuramotoProcess
+from kodm_lite.model import Model
 from kodm_lite.recipes import ImageRecipe
 
 __all__ = ["METHODS", "Method"]
@@ -28,7 +27,7 @@ class Method:
     Args:
         title: for people.
         change: what the recipe's fields become.
-        objective: what the network learns from.
+        objective: options of the training that say what the network learns from.
         sampler: method of sampling.
         evaluations: of the network in a step of the sampler.
         own_steps: whether the model is trained for a number of steps, as the published one is, and not for all.
@@ -50,38 +49,39 @@ class Method:
             folder: for the model.
             training: options that all methods have in common.
         """
-        changes: dict[str, Any] = {**training, **self.objective}
+        changes: dict[str, Any] = dict(self.change)
         if self.own_steps:
             changes["simulation_steps"] = simulated
-        options = replace(recipe.training, **changes)
-        return replace(recipe, **self.change, classes=False, training=options, out=folder)
+        options = replace(recipe.training, **training)
+        return replace(recipe, **changes, classes=False, training=replace(options, **self.objective), out=folder)
 
     def sampling(self, model: Model, budget: int) -> dict[str, Any]:
-        """Options of :func:`kodm_lite.generation.draw` for at most ``budget`` evaluations of the network a sample."""
+        """Options of :meth:`kodm_lite.Model.sample` for at most ``budget`` evaluations of the network a sample."""
         steps = budget // self.evaluations
         if steps < 1:
             raise ValueError(f"budget: got {budget}, expected at least {self.evaluations} evaluations for {self.title}")
         options: dict[str, Any] = {"method": self.sampler, "steps": steps}
-        if isinstance(model.process, KuramotoProcess) and self.own_steps:
+        if self.own_steps:
             options["prior"] = model.process.prior()  # as published: no correlations between pixels
         return options
 
 
-_MEAN_FIELD = {"objective": "mean_field", "weighting": "target"}
-_PUBLISHED = {"objective": "transition", "weighting": "published"}
+_TARGET: dict[str, Any] = {"weighting": "target"}
+_PUBLISHED: dict[str, Any] = {"published": True, "weighting": "published"}
+_TRANSITION = {"objective": "transition"}
 _EUCLIDEAN: dict[str, Any] = {"diffusion": "euclidean"}
 
 #: By the name that the command line knows.  Methods with equal ``change`` and ``objective`` share their models.
 METHODS: dict[str, Method] = {
-    "sgm": Method("SGM, ancestral steps", _EUCLIDEAN, {"objective": "noise"}, "ancestral"),
-    "sgm-flow": Method("SGM, probability flow", _EUCLIDEAN, {"objective": "noise"}, "ode", evaluations=2),
-    "kodm-global": Method("KODM global, as published", {"published": True}, _PUBLISHED, "euler", own_steps=True),
+    "sgm": Method("SGM, ancestral steps", _EUCLIDEAN, {}, "ancestral"),
+    "sgm-flow": Method("SGM, probability flow", _EUCLIDEAN, {}, "ode", evaluations=2),
+    "kodm-global": Method("KODM global, as published", _PUBLISHED, _TRANSITION, "euler", own_steps=True),
     "kodm-local": Method(
-        "KODM local, as published", {"published": True, "radius": _RADIUS}, _PUBLISHED, "euler", own_steps=True
+        "KODM local, as published", {**_PUBLISHED, "radius": _RADIUS}, _TRANSITION, "euler", own_steps=True
     ),
-    "mean-field": Method("KODM global, mean-field", {}, _MEAN_FIELD, "ode"),
-    "mean-field-early": Method("KODM global, mean-field, early", {}, {**_MEAN_FIELD, "weighting": "early"}, "ode"),
-    "transition": Method("KODM global, published target only", {}, {"objective": "transition"}, "ode"),
-    "uncoupled": Method("No coupling, circle only", {"coupled": False}, _MEAN_FIELD, "ode"),
-    "mean-field-local": Method("KODM local, mean-field", {"radius": _RADIUS}, _MEAN_FIELD, "ode"),
+    "mean-field": Method("KODM global, mean-field", _TARGET, {}, "ode"),
+    "mean-field-early": Method("KODM global, mean-field, early", {}, {}, "ode"),
+    "transition": Method("KODM global, published target only", {}, _TRANSITION, "ode"),
+    "uncoupled": Method("No coupling, circle only", {**_TARGET, "coupled": False}, {}, "ode"),
+    "mean-field-local": Method("KODM local, mean-field", {**_TARGET, "radius": _RADIUS}, {}, "ode"),
 }

@@ -19,8 +19,8 @@ from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints
 from kodm_lite.files import write_atomically
-from kodm_lite.generation import draw_in_chunks
 from kodm_lite.metrics import evaluate
+from kodm_lite.model import Model
 from kodm_lite.pictures.files import write_grid
 from kodm_lite.recipes import ImageRecipe, prepare, train
 from kodm_lite.reproduce.methods import METHODS, Method
@@ -160,7 +160,7 @@ def _measure(plan: Plan, cell: Cell, images: _Images, progress: bool) -> dict[st
     method = METHODS[cell.method]
     model = checkpoints.load(_trained(plan, cell, method, images, progress), _device())
     samples = _samples(method, model, cell, plan)
-    write_grid(plan.folder / "cells" / f"{cell.name}.png", samples[:SHOWN], model.scale, columns=SHOWN)
+    write_grid(plan.folder / "cells" / f"{cell.name}.png", samples[:SHOWN], model.encoding, columns=SHOWN)
     found = evaluate(samples, images.real, images.seen, seed=cell.seed)
     return {"evaluation": found.to_dict(), "title": method.title, "minutes": model.card.get("minutes")}
 
@@ -182,11 +182,11 @@ def _trained(plan: Plan, cell: Cell, method: Method, images: _Images, progress: 
     return model
 
 
-def _samples(method: Method, model: checkpoints.Model, cell: Cell, plan: Plan) -> Tensor:
+def _samples(method: Method, model: Model, cell: Cell, plan: Plan) -> Tensor:
     first = plan.images * cell.seed  # no two trainings share starting noise
     seeds, options = range(first, first + plan.images), method.sampling(model, cell.budget)
     with torch.autocast(_device(), torch.bfloat16, enabled=plan.training.get("precision") == "bf16"):
-        return torch.cat(list(draw_in_chunks(model, seeds, plan.chunk, **options)))
+        return model.sample(plan.images, seeds=seeds, chunk=plan.chunk, **options).cpu()
 
 
 def _device() -> str:

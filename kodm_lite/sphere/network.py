@@ -84,6 +84,11 @@ class SphericalNet(nn.Module):
         self.blocks = nn.ModuleList(ZonalBlock(L, channels, 4 * channels) for _ in range(blocks))
         self.read = nn.Parameter(torch.zeros(channels, L))
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse samples that are no coefficients of this band limit."""
+        if tuple(shape) != (self.L**2,):
+            raise ValueError(f"shape: got {shape}, expected {(self.L**2,)}, coefficients of L = {self.L}")
+
     def forward(self, c: Tensor, t: Tensor) -> Tensor:
         with torch.autocast(c.device.type, enabled=False):  # transforms are not meant for 16 bits
             alpha, sigma = (per_image(f(t.float()), c) for f in (self.process.alpha, self.process.sigma))

@@ -1,7 +1,7 @@
 """Training a score network: a loop that can be stopped anywhere and goes on from there.
 
-``kodm_lite.training.step`` computes one step, ``kodm_lite.training.state`` writes files; here is what happens when.  On
-the CPU a training that was killed and went on ends with the same bits as one that was not, given the same number of
+``kodm_lite.training.learner`` computes one step, ``kodm_lite.training.state`` writes files; here is what happens when.
+On the CPU a training that was killed and went on ends with the same bits as one that was not, given the same number of
 threads.  The loop is built on the package accelerate: started by ``torchrun`` or ``accelerate launch``, several
 processes share every batch.  Chapter 8 of the book trains with it.
 """
@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import math
 import signal
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, is_dataclass
 from os import PathLike
 from pathlib import Path
 from typing import Any, TypeVar, cast
@@ -26,50 +27,52 @@ from tqdm.auto import tqdm
 
 from kodm_lite import checkpoints
 from kodm_lite.data.phase_data import PhaseData
-from kodm_lite.generation import draw
-from kodm_lite.mean_field import mean_field_law
-from kodm_lite.process import KuramotoProcess
+from kodm_lite.encoding import Encoding
+from kodm_lite.kinds import Process
+from kodm_lite.model import Model, describe
+from kodm_lite.objectives import Objective
+from kodm_lite.registry import processes
+from kodm_lite.training.batches import Batches, as_data, check_data
+from kodm_lite.training.learner import Learner
+from kodm_lite.training.options import TrainingOptions
 from kodm_lite.training.state import (
     COLUMNS,
     Log,
     Statistics,
     fingerprint,
     plain,
-    read_log,
     read_state,
     refuse_non_finite,
-    summary_writer,
     table,
     write_state,
 )
-from kodm_lite.training.step import (
-    Batches,
-    Examples,
-    Learner,
-    Process,
-    TrainingOptions,
-    check_examples,
-    check_objective,
-)
 
-__all__ = ["TrainingInterrupted", "TrainingOptions", "fit", "read_log"]
+__all__ = ["TrainingInterrupted", "fit"]
 
 Network = TypeVar("Network", bound=nn.Module)
 Callback = Callable[[dict[str, Any], nn.Module], None]
 
 PICTURES, PICTURE_STEPS = 16, 25  # of samples during the training
+FIRST_PICTURE = 50  # step: soon enough to see that something goes wrong
+SAVE_SECONDS = 120.0  # a crash loses no more than this
+ESTIMATE = 20  # steps that tell how long all of them will take
+CHECKED, CALIBRATED = 1024, 256  # examples
 
 
 class TrainingInterrupted(KeyboardInterrupt):
     """A training was asked to stop, and did so between two steps with its state saved."""
 
 
-def fit(
+@torch.inference_mode(False)
+@torch.enable_grad()
+def fit(  # the arguments that a training has, each with a default but for the first three
     network: Network,
     process: Process,
     data: Tensor | PhaseData,
     options: TrainingOptions | None = None,
     *,
+    objective: Objective | None = None,
+    encoding: Encoding | None = None,
     validation: Tensor | PhaseData | None = None,
     out: str | PathLike[str] | None = None,
     resume: bool = True,
@@ -79,21 +82,25 @@ def fit(
 ) -> Network:
     """Train a network, on the GPU if there is one (never if ACCELERATE_USE_CPU=1 is set).
 
-    With ``out``, SIGINT (Ctrl-C) and SIGTERM let the step finish and save the state before they stop the training, and
-    the same call goes on from there; a second Ctrl-C stops at once.
+    With ``out``, SIGINT (Ctrl-C), SIGTERM and SIGHUP let the step finish and save the state before they stop the
+    training, and the same call goes on from there; a second Ctrl-C stops at once.
 
     Args:
-        network: where to start; it is not changed.  If it has classes, they are those of the data's labels.
+        network: where to start; it is not changed.  Any ``torch.nn.Module`` called as ``network(x, t)``, or as
+            ``network(x, t, label)`` if its ``config`` has "classes", which are those of the data's labels.
         process: the network's forward process.
         data: phases (n, C, H, W) or (n, N), radians; for a diffusion on the sphere coefficients (n, L^2).
         options: how to train; ``TrainingOptions()`` by default.
+        objective: what to minimise, for instance ``MeanField(weighting="target")``; by default the process's own, with
+            the name in the options.
+        encoding: what the phases of a bare tensor stand for; PhaseData know it themselves.
         validation: held-out data, on which the average network is measured, always with the same times and noise.
         out: folder for the state, the model, the log and pictures, see :mod:`kodm_lite.training.state`; None keeps
             nothing.
         resume: go on from the state in ``out`` if there is one; False starts anew and replaces what is there.
         facts: what else the cards of saved models tell, JSON, for instance "licence".  "start", where the weights come
             from, must be the same to go on.
-        progress: show a progress bar.
+        progress: show a progress bar, or lines where there is no terminal.
         callback: called as ``callback(line, network)`` after every line of the log, with the line and the average
             network, to look at and not to change.
 
@@ -110,55 +117,60 @@ def fit(
 
     Book: chapter 8.
     """
-    options, folder = options or TrainingOptions(), None if out is None else Path(out)
-    check_objective(options, process)
-    train = check_examples("data", data, network, process)
-    held_out = None if validation is None else check_examples("validation", validation, network, process)
+    options, folder = options or TrainingOptions(), None if out is None else Path(out).expanduser()
+    objective = objective_of(process, options.objective) if objective is None else objective
+    given = as_data("data", data, encoding, stored=folder is not None)
+    train = check_data("data", given, network, process)
+    held_out = validation
+    if held_out is not None:
+        held_out = check_data("validation", as_data("validation", held_out, given.encoding, False), network, process)
     if options.sample_every and (folder is None or train.theta.ndim != 4 or train.theta.shape[1] not in (1, 3)):
         raise ValueError(
             "sample_every: got pictures to draw, expected a folder for them, and data that are images, grey or in "
             "colours; try sample_every=0"
         )
-    if isinstance(process, KuramotoProcess) and options.objective == "mean_field":
-        mean_field_law(process, train.theta[:1], torch.ones(1))  # refuses fields that are too strong for it
-    if options.tensorboard:
-        summary_writer()  # is there one?
-    run = _Run(network, process, train, held_out, options, folder, facts or {}, callback)
+    objective.check(process, train.theta[:CHECKED])
+    run = _Training(network, process, objective, train, held_out, options, folder, facts or {}, callback)
     run.start(resume)
-    stop = False
-    with run.progress_bar(progress) as bar, _signals_noted(folder is not None) as noted:
-        while run.step < options.steps and not stop:
-            run.take_step()
-            if run.looks_every_step:
-                run.look()
-            stop = run.stops(bool(noted))
-            if run.due(options.log_every):
-                run.log()
-            if run.due(options.validate_every):
-                run.validate()
-            if run.due(options.sample_every):
-                run.draw()
-            if stop or run.step == options.steps or run.due(options.save_every):
-                run.save()
-            bar.set_postfix({"step": run.step, "loss": f"{run.loss:.4g}"}, refresh=False)
-            bar.update(options.batch_size)
+    stopped = run.to_the_end(progress)
     run.accelerator.wait_for_everyone()  # when a process returns, the files are there
-    if stop or noted:
+    if stopped:
         raise TrainingInterrupted(
             f"stopped after step {run.step}, state saved in {folder}; the same command goes on from there"
         )
+    run.calibrate(progress)
+    run.accelerator.wait_for_everyone()
     return cast(Network, run.learner.average.to(next(network.parameters()).device))
 
 
-class _Run:
+def objective_of(process: Process, name: str | None) -> Objective:
+    """An objective of a process by its name, with its default options; the first one by default.
+
+    Raises:
+        ValueError: there is none of this name; lists those there are.
+    """
+    known = processes[process.kind].objectives
+    if name is None and known:
+        name = next(iter(known))
+    if name not in known:
+        raise ValueError(
+            f"objective: got {name!r} for {type(process).__name__}, expected one of {', '.join(known) or 'no name'}; "
+            "try fit(..., objective=...) with an object"
+        )
+    made: Objective = known[name]()
+    return made
+
+
+class _Training:
     """A training between two steps: what has been learnt and counted so far, and where it is written."""
 
-    def __init__(
+    def __init__(  # all of what fit() has checked
         self,
         network: nn.Module,
         process: Process,
-        train: Examples,
-        held_out: Examples | None,
+        objective: Objective,
+        train: PhaseData,
+        held_out: PhaseData | None,
         options: TrainingOptions,
         folder: Path | None,
         facts: dict[str, Any],
@@ -168,23 +180,35 @@ class _Run:
         self.device, processes = self.accelerator.device, self.accelerator.num_processes
         self.options = options = options.for_processes(processes)
         self.own_shards = range(options.shards)[self.accelerator.process_index :: processes]
-        self.process, self.data, self.folder, self.facts, self.callback = process, train, folder, facts, callback
-        self.learner = Learner(network, process, options, self.accelerator, train)
+        self.process, self.objective, self.data, self.folder = process, objective, train, folder
+        self.facts, self.callback = facts, callback
+        self.learner = Learner(network, process, objective, options, self.accelerator)
         self.batches = Batches(train, options, self.device)
-        self.held_out = held_out and Batches(held_out, options, self.device)
+        self.held_out = None if held_out is None else Batches(held_out, options, self.device)
         self.step = 0
         self.pending: list[tuple[Tensor, Tensor]] = []  # what the steps since the last look returned
         self.statistics, self.loss = Statistics(), math.nan
         self.validations: list[dict[str, Any]] = []
         self.minutes_before, self.started = 0.0, time.monotonic()
         self.last_line = self.step, self.started
+        self.last_save = self.started
         self.log_file: Log | None = None
-        self.identity = {
-            "network": {"kind": type(network).__name__, **getattr(network, "config", {})},
-            "process": process.to_dict(),
-            "data": fingerprint(train.theta, train.labels) if folder else {},
-            "options": asdict(options),
-            "start": {"weights": facts.get("start")},
+        self.lines = False  # of progress, where no bar can be shown
+        self.identity = {} if folder is None else self._identity(network)
+
+    def _identity(self, network: nn.Module) -> dict[str, Any]:
+        """What must be the same for a training to go on.
+
+        Raises:
+            ValueError: a network, process or objective that cannot be described, and so not be stored.
+        """
+        return {
+            "network": describe(network),
+            "process": self.process.to_dict(),
+            "objective": description(self.objective),
+            "data": fingerprint(self.data.theta, self.data.labels),
+            "options": asdict(self.options),
+            "start": {"weights": self.facts.get("start")},
         }
 
     @property
@@ -201,9 +225,39 @@ class _Run:
         """Whether it is time for something, as it is after the last step; 0 stands for never."""
         return every > 0 and (self.step % every == 0 or self.step == self.options.steps)
 
-    def progress_bar(self, shown: bool) -> tqdm[Any]:
+    def to_the_end(self, progress: bool) -> bool:
+        """Take the steps that are left; returns whether a signal stopped them."""
+        stop = False
+        with self._progress_bar(progress) as bar, _signals_noted(self.folder is not None) as noted:
+            while self.step < self.options.steps and not stop:
+                self.take_step()
+                if self.looks_every_step:
+                    self.look()
+                stop = self.stops(bool(noted))
+                if self.due(self.options.log_every):
+                    self.log()
+                if self.due(self.options.validate_every):
+                    self.validate()
+                if self.due(self.options.sample_every) or (self.options.sample_every and self.step == FIRST_PICTURE):
+                    self.draw()
+                if stop or self.due(self.options.save_every) or self.step == self.options.steps or self._save_is_late():
+                    self.save()
+                bar.set_postfix({"step": self.step, "loss": f"{self.loss:.4g}"}, refresh=False)
+                bar.update(self.options.batch_size)
+        return stop or bool(noted)
+
+    def _progress_bar(self, shown: bool) -> tqdm[Any]:
+        """A bar in a terminal or a notebook; elsewhere lines, see :meth:`log`."""
+        shown = shown and self.is_main
+        has_bar = sys.stderr.isatty() or "ipykernel" in sys.modules
+        self.lines = shown and not has_bar
         total, done = (steps * self.options.batch_size for steps in (self.options.steps, self.step))
-        return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not (shown and self.is_main))
+        return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not (shown and has_bar))
+
+    def _save_is_late(self) -> bool:
+        """Of several processes each has its own clock, and all have to save together: there only steps count."""
+        late = time.monotonic() - self.last_save > SAVE_SECONDS
+        return late and self.options.save_every > 0 and self.accelerator.num_processes == 1 and self.folder is not None
 
     def start(self, resume: bool) -> None:
         """Go on from the state on disk, or write a first one: what cannot be written fails before any work."""
@@ -218,13 +272,13 @@ class _Run:
         if not found or (self.is_main and not self._has_model()):
             self.save()
         if self.is_main:
-            self.log_file = Log(self.folder, self.step, self.options.tensorboard)
+            self.log_file = Log(self.folder, self.step)
 
     def _has_model(self) -> bool:
         """Whether the model's file is there and whole; if not, the state has all that it takes to write it again."""
         assert self.folder is not None
         try:
-            checkpoints.load(self.folder / checkpoints.MODEL_FILE)
+            checkpoints.load(self.folder / checkpoints.MODEL_FILE, network=_own_class(self.learner.average))
         except (OSError, ValueError):
             return False
         return True
@@ -233,6 +287,9 @@ class _Run:
         shards = [self.batches.shard(self.step, shard) for shard in self.own_shards]
         self.pending.append(self.learner.update(self.step, shards))
         self.step += 1
+        if self.lines and self.step == ESTIMATE < self.options.steps:
+            seconds = (time.monotonic() - self.started) / ESTIMATE
+            print(f"{seconds:.2g} s a step, {seconds * self.options.steps / 60:.2g} minutes for all", file=sys.stderr)
 
     def look(self) -> None:
         """Fetch the numbers of the steps since the last look, and count them.
@@ -271,6 +328,9 @@ class _Run:
             "images_per_second": plain(images / max(now - then, 1e-9)),
         }
         self._write(line)
+        if self.lines:
+            speed = line["images_per_second"]
+            print(f"step {self.step} of {self.options.steps}, loss {self.loss:.4g}, {speed} img/s", file=sys.stderr)
 
     def validate(self) -> None:
         """Measure how much better than no network the average network is on the held-out data."""
@@ -294,10 +354,8 @@ class _Run:
             return
         from kodm_lite.pictures.files import write_grid  # here, because it takes a second
 
-        shape, seeds = (PICTURES, *self.data.theta.shape[1:]), range(PICTURES)
-        options = {"scale": self.data.scale, "steps": PICTURE_STEPS, "seeds": seeds, "device": self.device}
-        theta = draw(self.learner.average, self.process, shape, **options)
-        write_grid(self.folder / "samples" / f"step_{self.step:06d}.png", theta, self.data.scale)
+        theta = self._model().sample(PICTURES, steps=PICTURE_STEPS, chunk=None)
+        write_grid(self.folder / "samples" / f"step_{self.step:06d}.png", theta, self.data.encoding)
 
     def save(self) -> None:
         """Write model and state.
@@ -315,14 +373,31 @@ class _Run:
                 )
         if self.folder is None or not self.is_main:
             return
-        card, shape = self._card(), tuple(self.data.theta.shape[1:])
-        average = cast(Any, self.learner.average)
-        model = checkpoints.Model(average, self.process, shape, self.data.scale, None, card)
+        model = self._model()
         checkpoints.save(self.folder / checkpoints.MODEL_FILE, model)
         if self.options.keep_models:
             checkpoints.save(self.folder / "models" / f"step_{self.step:06d}.safetensors", model)
-        header = {"run": self.identity, **{key: card[key] for key in ("step", "minutes", "validations")}}
+        header = {"run": self.identity, **{key: model.card[key] for key in ("step", "minutes", "validations")}}
         write_state(self.folder / "state.safetensors", tensors, header)
+        self.last_save = time.monotonic()
+
+    def calibrate(self, progress: bool) -> None:
+        """Complete the model's file with what its samplers need to know of the network, if it is not there yet."""
+        measure = processes[self.process.kind].calibrate if self.process.kind in processes else None
+        if self.folder is None or not self.is_main or measure is None:
+            return
+        path, network = self.folder / checkpoints.MODEL_FILE, self.learner.average
+        model = checkpoints.load(path, network=_own_class(network))
+        if model.calibration is None:
+            examples, seed = self.data.theta[:CALIBRATED].to(self.device), self.options.seed
+            found = measure(
+                network, self.process, examples, seed=seed, chunk=self.options.batch_size, progress=progress
+            )
+            checkpoints.save(path, model._replace(calibration=found))
+
+    def _model(self) -> Model:
+        shape = tuple(self.data.theta.shape[1:])
+        return Model(self.learner.average, self.process, shape, self.data.encoding, None, self._card())
 
     def _tensors(self) -> dict[str, Tensor]:
         return {**self.learner.tensors(), "statistics": torch.from_numpy(self.statistics.sums)}
@@ -331,7 +406,10 @@ class _Run:
         import kodm_lite  # here, because that module may import this one
 
         device = self.device
+        classes = getattr(self.learner.average, "config", {}).get("classes")
         return {
+            "licence": self.data.licence,
+            "classes": list(self.data.names) if classes else [],
             **self.facts,
             "data": self.data.source,
             "images": len(self.data.theta),
@@ -341,7 +419,8 @@ class _Run:
             "processes": self.accelerator.num_processes,
             "versions": {"kodm_lite": kodm_lite.__version__, "torch": torch.__version__, "numpy": np.__version__},
             "validations": self.validations,
-            "options": {**asdict(self.options), "weighting": self.options.resolved_weighting},
+            "options": asdict(self.options),
+            "objective": description(self.objective),
         }
 
     def _write(self, line: dict[str, Any]) -> None:
@@ -349,6 +428,22 @@ class _Run:
             self.log_file.write(line)
         if self.callback is not None and self.is_main:
             self.callback(line, self.learner.average)
+
+
+def description(objective: Objective) -> dict[str, Any]:
+    """Name and fields of an objective.
+
+    Raises:
+        ValueError: it is no dataclass, so that nobody could tell later what was minimised.
+    """
+    if not is_dataclass(objective) or isinstance(objective, type):
+        raise ValueError(f"objective: got {objective!r}, expected an instance of a dataclass; try MeanField()")
+    return {"kind": type(objective).__name__, **asdict(objective)}
+
+
+def _own_class(network: nn.Module) -> type[nn.Module] | None:
+    """The class of a network that is none of the package: here it is known, and may be loaded."""
+    return type(network) if ":" in describe(network)["kind"] else None
 
 
 def accelerator(precision: str) -> Any:

@@ -39,7 +39,7 @@ COLUMNS = ("t", "loss", *ERRORS)  # of a table, one row per image
 
 #: Options that may change when a run goes on; ``steps`` too, if the learning rate does not depend on it.
 FREE_OPTIONS = frozenset(
-    {"save_every", "keep_models", "validate_every", "sample_every", "log_every", "tensorboard", "compile"},
+    {"save_every", "keep_models", "validate_every", "sample_every", "log_every", "compile"},
 )
 
 
@@ -177,8 +177,9 @@ class Statistics:
 
 def table(loss: Loss) -> Tensor:
     """What a loss says of its images: (B, 8), columns as ``COLUMNS``, on their device."""
-    columns = [loss.t.to(loss.error, non_blocking=True), loss.loss.detach().expand_as(loss.error), *loss[2:]]
-    return torch.stack(columns, 1)
+    errors = torch.stack([loss.error, loss.baseline], -1).flatten(1)  # each beside its baseline
+    t = loss.t.to(errors, non_blocking=True)
+    return torch.cat([torch.stack([t, loss.loss.detach().expand_as(t)], 1), errors], 1)
 
 
 def time_bin(t: Any) -> Any:
@@ -220,34 +221,25 @@ def refuse_non_finite(first: int, images: np.ndarray, norms: np.ndarray, names: 
 
 
 class Log:
-    """The file log.jsonl of a run, and its TensorBoard events if wanted.
+    """The file log.jsonl of a run.
 
     Args:
         folder: of the run.
         step: where the run goes on; lines of later steps, which will come again, are removed.
-        tensorboard: write events too.
 
     Raises:
-        ValueError: the package tensorboard is missing.
         OSError: the folder cannot be written.
     """
 
-    def __init__(self, folder: Path, step: int, tensorboard: bool = False):
+    def __init__(self, folder: Path, step: int):
         self.path = folder / "log.jsonl"
         lines = [line for line in read_log(folder) if line["step"] <= step]
         write_atomically(self.path, "".join(json.dumps(line) + "\n" for line in lines).encode())
-        self.writer = summary_writer()(folder / "tensorboard", purge_step=step + 1) if tensorboard else None
 
     def write(self, line: dict[str, Any]) -> None:
-        """Add one line; its single numbers go to TensorBoard too."""
+        """Add one line."""
         with storing(self.path), self.path.open("a") as file:
             file.write(json.dumps(line, allow_nan=False) + "\n")
-        if self.writer is not None:
-            numbers = {**line, **line.get("validation", {})}
-            for name, value in numbers.items():
-                if isinstance(value, float):
-                    self.writer.add_scalar(f"validation/{name}" if "validation" in line else name, value, line["step"])
-            self.writer.flush()
 
 
 def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
@@ -263,18 +255,3 @@ def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
             if isinstance(line, dict) and "step" in line:
                 lines.append(line)
     return lines
-
-
-def summary_writer() -> Any:
-    """TensorBoard's class, if it is installed.
-
-    Raises:
-        ValueError: it is not.
-    """
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise ValueError(
-            "tensorboard: got True without the package tensorboard, expected it installed; try pip install tensorboard"
-        ) from error
-    return SummaryWriter

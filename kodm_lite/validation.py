@@ -1,0 +1,47 @@
+"""Checks of arguments that many public functions share; each says what was got, what was expected and what to try."""
+
+from __future__ import annotations
+
+from typing import Any, get_args
+
+import numpy as np
+import torch
+
+__all__ = ["check_choice", "check_count", "check_device"]
+
+
+def check_count(name: str, value: Any, least: int = 1) -> int:
+    """A whole number of at least ``least``, also one of numpy; True is none.
+
+    Raises:
+        ValueError: anything else.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
+        raise ValueError(f"{name}: got {value!r}, expected an integer from {least}; try {max(least, 1)}")
+    return int(value)
+
+
+def check_choice(name: str, value: Any, choices: Any) -> None:
+    """One of some names, given as a tuple or as a ``Literal``.
+
+    Raises:
+        ValueError: anything else.
+    """
+    choices = choices if isinstance(choices, tuple) else get_args(choices)
+    if not isinstance(value, str) or value not in choices:
+        raise ValueError(f"{name}: got {value!r}, expected one of {choices}; try {choices[0]!r}")
+
+
+def check_device(device: torch.device | str | None) -> torch.device | None:
+    """A device that this machine has, or None.
+
+    Raises:
+        ValueError: another name, or a device that is not there.
+    """
+    if device is None:
+        return None
+    try:
+        return torch.empty(0, device=device).device
+    except (RuntimeError, AssertionError, TypeError) as error:  # torch raises all, depending on how it was built
+        reason = str(error).splitlines()[0][:100]
+        raise ValueError(f"device: got {device!r}, expected one of this machine ({reason}); try 'cpu'") from error
