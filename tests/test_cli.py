@@ -778,7 +778,7 @@ def test_evaluate_says_before_it_draws_that_inception_is_missing(capsys, texture
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setattr(cli.evaluation, "draw_in_chunks", lambda *args, **kwargs: pytest.fail("drew samples"))
     assert cli.main(["evaluate", str(textured), "--data", "textures-32", "-n", "24", "--inception"]) == 1
-    assert 'pip install "kodm_lite[fid]"' in capsys.readouterr().err
+    assert 'pip install ".[fid]"' in capsys.readouterr().err
 
 
 def test_evaluate_refuses_images_on_another_scale(capsys, tmp_path):
