@@ -122,7 +122,7 @@ class LatLonGrid:
         m = torch.arange(self.L, dtype=torch.float64)
         waves = waves * torch.polar(torch.ones_like(m), -m * self.phi[0])  # rings begin at the first longitude
         parts = torch.einsum("mli,...imp->...lmp", self._inverse, torch.view_as_real(waves))
-        a = torch.view_as_complex(parts.contiguous())
+        a = torch.complex(*parts.unbind(-1))
         l, m = degree_order(self.L)
         value = a[..., l, m.abs()]
         return torch.where(m < 0, value.imag, value.real) * real_scale(m)
