@@ -7,7 +7,7 @@ import pytest
 import torch
 from helpers import random_phases, seeded
 
-from kodm_lite import GlobalCoupling, KuramotoProcess, LocalCoupling, angle_difference, calibrate, sample
+from kodm_lite import GlobalCoupling, KuramotoProcess, LocalCoupling, angle_difference, calibrate, randomness, sample
 from kodm_lite.data import PhaseData
 from kodm_lite.encoding import GreyLevels
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
@@ -31,6 +31,13 @@ def exact():
     """Convolutions in full single precision, as products are by default, so that devices can be compared."""
     with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
         yield
+
+
+@pytest.fixture
+def same_noise(monkeypatch):
+    """Random numbers come from the CPU wherever they go, so that both devices get the same."""
+    real = randomness._draw
+    monkeypatch.setattr(randomness, "_draw", lambda draw, like, g: real(draw, like.cpu(), g).to(like.device))
 
 
 @contextmanager
@@ -92,8 +99,7 @@ def test_steps_with_the_same_noise(coupling):
 
 @pytest.mark.parametrize("coupling", COUPLINGS, ids=str)
 @pytest.mark.parametrize("method", ["euler", "heun"])
-def test_simulations_with_the_same_noise(coupling, method):
-    """A generator of the CPU makes the noise there."""
+def test_simulations_with_the_same_noise(coupling, method, same_noise):
     process, theta0 = KuramotoProcess(coupling), phases(4, 1, 16, 16)
     expected, found = (process.simulate(x, 0.6, 20, seeded(0), method=method).cpu() for x in (theta0, theta0.cuda()))
     assert float(angle_difference(found, expected).abs().max()) < 1e-4
@@ -101,7 +107,7 @@ def test_simulations_with_the_same_noise(coupling, method):
 
 @pytest.mark.parametrize("coupling", COUPLINGS, ids=str)
 @pytest.mark.parametrize("objective", [MeanField(), Transition()], ids=["mean field", "transition"])
-def test_losses_with_the_same_noise(coupling, objective):
+def test_losses_with_the_same_noise(coupling, objective, same_noise):
     process = KuramotoProcess(coupling)
     network, theta0, t = unet(process), phases(16, 1, 16, 16) * 0.5, objective.times((torch.arange(16) + 0.5) / 16)
     expected = float(objective(network, process, theta0, None, t, seeded(0)).loss)
@@ -110,7 +116,7 @@ def test_losses_with_the_same_noise(coupling, objective):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_samplers_with_the_same_noise(method):
+def test_samplers_with_the_same_noise(method, same_noise):
     process = KuramotoProcess()
     network, start = unet(process), phases(4, 1, 16, 16)
     calibration = calibrate(network, process, phases(32, 1, 16, 16), points=2, generator=seeded(1))
