@@ -356,7 +356,7 @@ def test_a_network_is_built_again_from_its_description(network):
     ("description", "message"),
     [
         ({"kind": "Transformer"}, "network: got kind 'Transformer', expected one of"),
-        ({"dim": 3}, "network: got kind None"),
+        ({"dim": 3}, "network: got kind 'None'"),
         ({"kind": "PeriodicMLP", "dim": 3, "heads": 4}, "network: got options .* expected those of PeriodicMLP"),
         ({"kind": "PeriodicMLP"}, "network: got options"),
         ({"kind": "PeriodicUNet", "channels": 1, "width": 9}, "width: got 9"),
