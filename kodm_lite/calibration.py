@@ -108,13 +108,14 @@ def calibrate(
     """
     check_count("points", points)
     times = [k / points for k in range(1, points + 1)]
-    parts, moments = theta0.split(max(1, _STATES // (points * theta0[0].numel()))), 0.0
+    parts = theta0.split(max(1, _STATES // (points * theta0[0].numel())))
+    moments = torch.zeros(points, dtype=torch.float64, device=theta0.device)
     for k, part in enumerate(parts):
         own = generator[k * len(parts[0]) :][: len(part)] if isinstance(generator, Sequence) else generator
         states = process.trajectory(part, times, generator=own)
         squares = [evaluate(network, x, t).double().square().mean() for t, x in zip(times, states, strict=True)]
         moments = moments + torch.stack(squares) * (len(part) / len(theta0))
-    return Calibration(tuple(times), tuple(torch.as_tensor(moments).tolist()))
+    return Calibration(tuple(times), tuple(moments.tolist()))
 
 
 def bond_energy(theta: Tensor) -> Tensor:

@@ -574,7 +574,7 @@ def test_evaluate_prints_a_table_and_writes_the_same_numbers(capsys, textured, t
 
 def test_evaluate_needs_enough_images_before_it_draws(capsys, textured, monkeypatch):
     monkeypatch.setattr(Model, "sample", None)
-    fails(capsys, ["evaluate", textured, "--data", "textures-32", "-n", "19"], "got 19 and 38 images, expected at")
+    fails(capsys, ["evaluate", textured, "--data", "textures-32", "-n", "19"], "got 19 generated images and 38")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,6 @@ from kodm_lite.fluctuation import (
     linear_fluctuation,
     mean_field_score,
     shared_fluctuation,
-    trusted_fluctuation,
 )
 from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.objectives import mean_field_score_matching
@@ -43,16 +42,6 @@ def test_in_equilibrium_gamma_is_the_coupling_over_the_diffusion(coupling, count
     found = calibrate_fluctuation(process, images(count, side), times=(1.0,), generator=seeded(3))
     assert found.errors[0] < 0.07
     assert abs(found.ratios[0] - 1) < 4 * found.errors[0] + 0.03
-
-
-def test_a_measurement_counts_as_far_as_it_is_certain():
-    process, times = KuramotoProcess(), (0.2, 0.5, 0.8)
-    theory = linear_fluctuation(process, torch.tensor(times, dtype=torch.float64))
-    found = trusted_fluctuation(process, Fluctuation(times, (-20.0, 0.1, 0.2), (20.0, 0.05, 0.0)))
-    assert found.ratios[0] == pytest.approx(float(theory[0]), abs=2e-4)
-    assert found.ratios[1] == pytest.approx((float(theory[1]) + 0.1) / 2)
-    assert found.ratios[2] == pytest.approx(0.2)
-    assert found.errors == pytest.approx((0.05, 0.05 / 2**0.5, 0.0), rel=1e-3)
 
 
 def along_the_neighbourhoods(process, theta0, t, fluctuation, seed):
