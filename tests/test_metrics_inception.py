@@ -148,7 +148,7 @@ def test_without_torch_fidelity_the_error_says_what_to_install(monkeypatch, brok
             raise broken
 
         monkeypatch.setattr("importlib.import_module", fail)
-    with pytest.raises(ValueError, match=HELPFUL + r'pip install "kodm_lite\[fid\]"'):
+    with pytest.raises(ValueError, match=HELPFUL + r'pip install ".\[fid\]"'):
         inception_distances(colours(4), colours(4), "train", GREY)
 
 
