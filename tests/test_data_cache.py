@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import PATIENCE
 from PIL import Image
 
 from kodm_lite.data import folder as folder_module
@@ -124,7 +125,7 @@ def test_more_images_than_memory_can_be_trained_on(tmp_path):
     """128 MB of images in a process that may take 64 MB more than it has."""
     folder = photographs(tmp_path / "photos", n=40, side=140)
     command = [sys.executable, "-c", CAPPED, folder, tmp_path / "images.f32", tmp_path / "run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.split() == ["capped", "125", "trained"], done.stderr[-2000:]
     notes = json.loads((tmp_path / "images.f32.json").read_text())
     assert notes["shape"] == [2000, 1, 128, 128]

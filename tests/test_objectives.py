@@ -7,6 +7,7 @@ from itertools import pairwise, product
 
 import pytest
 import torch
+from helpers import random_phases, seeded
 
 from kodm_lite import (
     ExactScore,
@@ -35,14 +36,6 @@ PI = math.pi
 START = VonMises(2.0, 3.0)
 STRONG = KuramotoProcess().scaled(1.5)
 OBJECTIVES = {"transition": transition_score_matching, "mean field": mean_field_score_matching}
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def random_phases(*shape, seed=0, dtype=torch.float64):
-    return (torch.rand(shape, generator=seeded(seed), dtype=dtype) - 0.5) * 2 * PI
 
 
 def clock(t):

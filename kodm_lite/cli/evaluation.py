@@ -40,7 +40,7 @@ class Evaluate:
         seed: of the first sample.
         crops: of each image of a folder, as in the training; by default each is resized.
         inception: also measure the inception distances FID and KID of other papers, which are of little use below some
-            thousand samples; needs pip install "kodm_lite[fid]".
+            thousand samples; needs pip install ".[fid]" in a clone.
         out: write the numbers to this file too, as JSON.
         chunk: samples at once; fewer need less memory.
         device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.

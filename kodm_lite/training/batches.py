@@ -176,7 +176,7 @@ class Batches:
         if self.labels is not None:
             label = self._send(torch.where(torch.from_numpy(no_label), -1, self.labels[index]))
         # Neighbouring steps and shards must not have neighbouring seeds.
-        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0] >> 1)
+        seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1
         generator = torch.Generator(self.device).manual_seed(seed)
         theta0 = self._send(self.theta[index.to(self.theta.device, non_blocking=True)])
         return Batch(theta0, label, torch.from_numpy(u).float(), generator)
