@@ -25,8 +25,7 @@ from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import sample
 from kodm_lite.schedules import LinearSchedule
 from kodm_lite.training import TrainingOptions, fit
-
-__version__ = "0.1.0"
+from kodm_lite.version import __version__ as __version__
 
 __all__ = [
     "Angles",

@@ -233,17 +233,22 @@ def calibrate_damping(
             return 1 - float(bond_energy(back).mean()) / wanted
 
         first, second = missing(0.0), missing(TRIAL)
+    return calibration.damped(_damping(first, second))
+
+
+def _damping(first: float, second: float) -> float:
+    """Where the straight line through what is missing without damping and with ``TRIAL`` ends, from 0 to ``MOST``."""
     if first <= 0:
-        return calibration.damped(0.0)
+        return 0.0
     gain = (first - second) / TRIAL
     damping = first / gain if gain > 0 else math.inf
     if damping > MOST:
         warnings.warn(
             f"details: {first:.0%} are missing after a trip to V = {FORTH:g} and back, and damping by {TRIAL} leaves "
             f"{second:.0%}; a longer training may help",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return calibration.damped(min(damping, MOST) if gain > 0 else 0.0)
+    return min(damping, MOST) if gain > 0 else 0.0
 
 
 def calibrate_all(

@@ -19,12 +19,11 @@ from torch import Tensor
 
 from kodm_lite.encoding import Encoding
 from kodm_lite.kinds import time_grid
-from kodm_lite.objectives import Loss, early_times
-from kodm_lite.process import per_image
+from kodm_lite.losses import Loss, early_times
 from kodm_lite.randomness import Generators, device_of, normal
 from kodm_lite.registry import noises
 from kodm_lite.samplers import Memory, Run
-from kodm_lite.schedules import LinearSchedule
+from kodm_lite.schedules import LinearSchedule, per_image
 
 __all__ = [
     "EUCLIDEAN_SAMPLERS",

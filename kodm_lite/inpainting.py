@@ -31,7 +31,7 @@ __all__ = ["inpaint"]
 
 
 @torch.no_grad()
-def inpaint(
+def inpaint(  # arguments as of sample, of which it is a variant
     network: Score,
     process: KuramotoProcess,
     known: Tensor,

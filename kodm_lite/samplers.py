@@ -84,7 +84,7 @@ Step = Callable[[Run, Tensor, float, float, Memory], tuple[Tensor, Memory]]
 
 
 @torch.no_grad()
-def sample(
+def sample(  # two thirds are the description of its arguments, all but three of which have a default
     network: Score,
     process: Process,
     shape: tuple[int, ...],

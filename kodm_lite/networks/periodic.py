@@ -23,7 +23,8 @@ from kodm_lite.kuramoto import without_autocast
 from kodm_lite.networks.embedding import Embedding
 from kodm_lite.networks.inputs import check_numbers, check_process, check_times
 from kodm_lite.networks.unet import UNet, zero
-from kodm_lite.process import KuramotoProcess, per_image
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.schedules import per_image
 from kodm_lite.validation import check_count
 
 __all__ = ["PeriodicMLP", "PeriodicUNet", "ScoreHead", "TimeEmbedding"]

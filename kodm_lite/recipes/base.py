@@ -15,7 +15,7 @@ from kodm_lite import checkpoints
 from kodm_lite.data import PhaseData
 from kodm_lite.files import place
 from kodm_lite.kinds import Process
-from kodm_lite.objectives import Objective
+from kodm_lite.losses import Objective
 from kodm_lite.training import TrainingOptions, fit
 
 __all__ = ["Prepared", "Recipe", "prepare", "train"]

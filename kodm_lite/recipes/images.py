@@ -29,9 +29,9 @@ from kodm_lite.data import (
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
 from kodm_lite.kinds import Process
 from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling
+from kodm_lite.losses import Objective
 from kodm_lite.model import describe
 from kodm_lite.networks import SIZES, EuclideanUNet, PeriodicUNet
-from kodm_lite.objectives import Objective
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes.base import Recipe
 from kodm_lite.registry import processes

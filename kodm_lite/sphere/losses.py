@@ -13,8 +13,8 @@ from typing import Any, Literal
 from torch import Tensor
 
 from kodm_lite.euclidean import EuclideanDiffusion, NoisePredictor
-from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators
+from kodm_lite.schedules import per_image
 from kodm_lite.sphere.inputs import check_fields, told
 from kodm_lite.sphere.noise import PixelNoise
 from kodm_lite.sphere.random_fields import harmonic_noise

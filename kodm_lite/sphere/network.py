@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kodm_lite.euclidean import EuclideanDiffusion
-from kodm_lite.process import per_image
+from kodm_lite.schedules import per_image
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.inputs import check_fields
 from kodm_lite.sphere.random_fields import check_spectrum, harmonic_noise

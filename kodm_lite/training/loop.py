@@ -30,8 +30,8 @@ from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import Encoding
 from kodm_lite.files import owned, place
 from kodm_lite.kinds import Process
+from kodm_lite.losses import Objective
 from kodm_lite.model import Model, describe
-from kodm_lite.objectives import Objective
 from kodm_lite.registry import processes
 from kodm_lite.training.batches import Batches, as_data, check_data
 from kodm_lite.training.learner import Learner
@@ -47,6 +47,7 @@ from kodm_lite.training.state import (
     table,
     write_state,
 )
+from kodm_lite.version import __version__
 
 __all__ = ["TrainingInterrupted", "fit"]
 
@@ -405,8 +406,6 @@ class _Training:
         return {**self.learner.tensors(), "statistics": torch.from_numpy(self.statistics.sums)}
 
     def _card(self) -> dict[str, Any]:
-        import kodm_lite  # here, because that module may import this one
-
         device = self.device
         classes = getattr(self.learner.average, "config", {}).get("classes")
         return {
@@ -419,7 +418,7 @@ class _Training:
             "minutes": self.minutes_before + (time.monotonic() - self.started) / 60,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "processes": self.accelerator.num_processes,
-            "versions": {"kodm_lite": kodm_lite.__version__, "torch": torch.__version__, "numpy": np.__version__},
+            "versions": {"kodm_lite": __version__, "torch": torch.__version__, "numpy": np.__version__},
             "validations": self.validations,
             "options": asdict(self.options),
             "objective": description(self.objective),
