@@ -215,9 +215,6 @@ def calibrate_damping(
     states = (steps + 1) * math.ceil(len(theta0) / (chunk or len(theta0)))
     with tqdm(total=2 * states, desc="damping", unit="step", disable=not progress) as bar:
 
-        def note(t: float, theta: Tensor) -> None:
-            bar.update()
-
         def missing(damping: float) -> float:
             back = there_and_back(
                 network,
@@ -228,7 +225,7 @@ def calibrate_damping(
                 generator=torch.Generator(theta0.device).manual_seed(seed),
                 calibration=calibration.damped(damping),
                 chunk=chunk,
-                callback=note,
+                callback=lambda t, theta: bar.update(),
             )
             return 1 - float(bond_energy(back).mean()) / wanted
 
