@@ -1,13 +1,13 @@
 """What a forward process is to the rest of the package, and what is known of one kind of process.
 
-A process of your own is a class with the methods of :class:`Process`; with :func:`register` a model of it can be loaded
-again, and its objectives and samplers go by name.  CONTRIBUTING has a complete example.
+A process of your own is a frozen dataclass that inherits from :class:`Process`; with :func:`register` a model of it can
+be loaded again, and its objectives and samplers go by name.  CONTRIBUTING has a complete example.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from typing import Any, Protocol
 
 import torch
@@ -21,17 +21,24 @@ __all__ = ["Process", "ProcessKind", "process_from_dict", "register", "time_grid
 
 
 class Process(Protocol):
-    """A forward process from data at time 0 to noise at time 1."""
+    """A forward process from data at time 0 to noise at time 1.
+
+    What is written out here suits a frozen dataclass of numbers; :meth:`simulate` and :meth:`draw_prior` are its own.
+    """
 
     @property
     def kind(self) -> str:
         """Its name in the registry and in files."""
 
-    def validate(self, x: Tensor, name: str) -> None:
+    def validate(self, x: Tensor, name: str = "x") -> None:
         """Refuse what cannot be a batch of states (B, ...), with a ValueError that begins with ``name``."""
+        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not bool(torch.isfinite(x).all()):
+            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"{name}: got {got}, expected finite floating numbers (B, ...); try {name}.float()")
 
     def project(self, x: Tensor) -> Tensor:
         """The state that numbers stand for: phases are wrapped, numbers stay."""
+        return x
 
     def simulate(self, x0: Tensor, t: Tensor, *, generator: Generators = None) -> Tensor:
         """States at times t (B,) of data x0 (B, ...)."""
@@ -43,6 +50,7 @@ class Process(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object with the ``kind``, from which an equal process can be made."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
 
 
 def time_grid(steps: int) -> list[float]:
@@ -83,12 +91,28 @@ def register(
     samplers: Mapping[str, Callable[..., Any]] | None = None,
     grid: Callable[[int], list[float]] = time_grid,
 ) -> None:
-    """Make a kind of process known by its name; arguments as of :class:`ProcessKind`.
+    """Make a kind of process known by its name.
+
+    Args:
+        kind: its name.
+        from_dict: inverse of ``to_dict``, or the class of a dataclass, whose fields are the other entries.
+        objectives, samplers, grid: as of :class:`ProcessKind`.
 
     Raises:
         ValueError: a name that is taken.
     """
-    processes.register(kind, ProcessKind(from_dict, dict(objectives or {}), dict(samplers or {}), grid))
+    make = _maker(from_dict) if is_dataclass(from_dict) else from_dict
+    processes.register(kind, ProcessKind(make, dict(objectives or {}), dict(samplers or {}), grid))
+
+
+def _maker(cls: Any) -> Callable[[dict[str, Any]], Any]:
+    def make(data: dict[str, Any]) -> Any:
+        names = {"kind", *(field.name for field in fields(cls))}
+        if set(data) != names:
+            raise ValueError(f"process: got entries {sorted(data)}, expected {sorted(names)}")
+        return cls(**{name: value for name, value in data.items() if name != "kind"})
+
+    return make
 
 
 def process_from_dict(data: dict[str, Any]) -> Any:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor
 
 from kodm_lite.randomness import Generators
 
-__all__ = ["PARTS", "Loss", "Objective", "early_times"]
+__all__ = ["PARTS", "Loss", "Objective", "early_times", "squared_error"]
 
 #: Columns of the errors of a loss: over the phases, along the collective modes, and along the order parameter alone.
 PARTS = ("error", "collective", "order")
@@ -37,13 +38,18 @@ class Loss(NamedTuple):
 
 
 class Objective(Protocol):
-    """What a training minimises: a frozen dataclass, whose fields a model's card tells."""
+    """What a training minimises: a frozen dataclass, whose fields a model's card tells.
+
+    A class of your own that inherits from it needs ``__call__`` only.
+    """
 
     def times(self, u: Tensor) -> Tensor:
-        """From numbers u (B,), evenly spread over (0, 1], to the times of a batch, on the CPU."""
+        """From numbers u (B,), evenly spread over (0, 1], to the times of a batch, on the CPU; by default as often."""
+        return u
 
     def check(self, process: Any, x0: Tensor) -> None:
         """Refuse a process or an example x0 (1, ...) that cannot be trained on; called once, before any work."""
+        return None
 
     def __call__(
         self,
@@ -55,6 +61,33 @@ class Objective(Protocol):
         generator: Generators,
     ) -> Loss:
         """The loss of data x0 (B, ...) at times t (B,), on the CPU, with the network's labels (B,) or None."""
+
+
+def squared_error(answer: Tensor, target: Tensor, t: Tensor, weight: Tensor | float = 1.0) -> Loss:
+    """The loss of a network's answers (B, ...), whose collective part is the error of each example's mean.
+
+    Args:
+        answer: of the network.
+        target: what it should have been.
+        t: times (B,).
+        weight: of each example (B,), or of all.
+
+    Raises:
+        ValueError: answers of another shape, which broadcasting would hide.
+    """
+    if answer.shape != target.shape:
+        raise ValueError(
+            f"network: got answers {tuple(answer.shape)}, expected {tuple(target.shape)}, the shape of its input; "
+            "try answer.reshape(x.shape)"
+        )
+
+    def parts(wrong: Tensor) -> Tensor:
+        numbers = wrong.flatten(1)
+        mean = numbers.sum(1).square() / numbers.shape[1]
+        return torch.stack([numbers.square().mean(1), mean, mean], 1) * torch.as_tensor(weight).reshape(-1, 1).to(wrong)
+
+    error = parts(answer - target)
+    return Loss(error[:, 0].mean(), t, error.detach(), parts(target.detach()))
 
 
 def early_times(u: Tensor) -> Tensor:
