@@ -163,7 +163,7 @@ class EuclideanDiffusion(ABC):
         self._check_shape(x, name)
         if not x.is_floating_point():
             raise ValueError(f"{name}: got {x.dtype}, expected floating numbers; try {name}.float()")
-        if len(x) == 0 or not bool(torch.isfinite(x).all()):
+        if len(x) == 0 or not (x.is_meta or bool(torch.isfinite(x).all())):
             raise ValueError(f"{name}: got no samples, or NaN or infinite numbers, expected finite ones")
 
     def check_forgotten(self, x0: Tensor, name: str = "x0") -> None:
@@ -383,7 +383,12 @@ def square_grid(steps: int) -> list[float]:
 
 
 def _check_times(t: Tensor, x: Tensor) -> None:
-    if t.shape != x.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
+    """Their values only on the CPU, where no device waits."""
+    if not isinstance(t, Tensor) or t.shape != x.shape[:1] or not t.is_floating_point():
+        got = f"{t.dtype} of shape {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)
+        raise ValueError(f"t: got {got}, expected one time in [0, 1] for each of {len(x)} samples; try torch.rand(n)")
+    if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(
-            f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(x)} samples"
+            f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(x)} samples; "
+            "try t.clamp(0, 1)"
         )

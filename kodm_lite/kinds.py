@@ -32,7 +32,8 @@ class Process(Protocol):
 
     def validate(self, x: Tensor, name: str = "x") -> None:
         """Refuse what cannot be a batch of states (B, ...), with a ValueError that begins with ``name``."""
-        if not isinstance(x, Tensor) or not x.is_floating_point() or x.ndim < 2 or not bool(torch.isfinite(x).all()):
+        states = isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2
+        if not states or not (x.is_meta or bool(torch.isfinite(x).all())):
             got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
             raise ValueError(f"{name}: got {got}, expected finite floating numbers (B, ...); try {name}.float()")
 

@@ -30,7 +30,7 @@ from kodm_lite.encoding import Angles, GreyLevels
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
 from kodm_lite.objectives import MeanField, Transition
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit, read_log
-from kodm_lite.training import loop as training
+from kodm_lite.training import run as training
 from kodm_lite.training import state as training_state
 from kodm_lite.training.batches import Batches
 from kodm_lite.training.learner import Learner
@@ -39,7 +39,7 @@ from kodm_lite.training.state import ERRORS, Log, Statistics, plain, refuse_non_
 PROCESS = KuramotoProcess()
 CPU = torch.device("cpu")
 OPTIONS = TrainingOptions(steps=30, batch_size=8, warmup=4, ema=0.9, save_every=10, log_every=7, validate_every=10)
-MEAN_FIELD, TRANSITION = MeanField(steps=5), Transition(steps=10)
+MEAN_FIELD, TRANSITION = MeanField(steps=8), Transition(steps=10)
 LABELLED = {"brick": 0, "grass": 1, "gravel": 2}
 
 
@@ -175,7 +175,7 @@ def by_hand(network, data, objective, options):
 
 @pytest.mark.parametrize(
     ("objective", "shards"),
-    [(Transition(steps=10), 1), (Transition(2, 10), 4), (MeanField(steps=5), 2), (MeanField("target", 5), 1)],
+    [(Transition(steps=10), 1), (Transition(2, 10), 4), (MeanField(steps=8), 2), (MeanField("target", 5), 1)],
 )
 def test_training_is_what_one_would_write_by_hand(tmp_path, objective, shards):
     options = replace(OPTIONS, shards=shards, steps=12, learning_rate=0.01, ema=0.3, clip=0.2, weight_decay=0.1)
@@ -648,7 +648,7 @@ def infinite_gradient(network, loss):
 @pytest.mark.parametrize("every_step", [True, False], ids=["looking every step", "looking later"])
 @pytest.mark.parametrize("change", [infinite_image, infinite_gradient])
 def test_nan_stops_the_training_and_names_step_time_and_tensor(tmp_path, monkeypatch, change, every_step):
-    monkeypatch.setattr(training._Training, "looks_every_step", property(lambda self: every_step))
+    monkeypatch.setattr(training.Training, "looks_every_step", property(lambda self: every_step))
     monkeypatch.setattr(training, "description", lambda objective: {"kind": "Transition", **asdict(TRANSITION)})
     network, data, options = mlp(), oscillators(), OPTIONS
     what = "the loss" if change is infinite_image else r"the gradient of first\.bias"
@@ -747,7 +747,7 @@ def test_the_model_file_is_the_network_with_its_card(tmp_path):
     card = model.card
     assert card["data"] == "noise" and card["images"] == 12 and card["step"] == 30 and card["device"] == "cpu"
     assert card["options"] == json.loads(json.dumps(asdict(replace(OPTIONS, shards=2))))
-    assert card["objective"] == {"kind": "MeanField", "weighting": "early", "steps": 5}
+    assert card["objective"] == {"kind": "MeanField", "weighting": "early", "steps": 8}
     assert card["classes"] == list(LABELLED) and model.calibration is not None
     assert card["minutes"] > 0 and card["versions"]["torch"] == torch.__version__
     assert [entry["step"] for entry in card["validations"]] == [10, 20, 30]
