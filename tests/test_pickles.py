@@ -24,6 +24,7 @@ NETWORK = kodm.PeriodicUNet(1, PROCESS, classes=2, **SIZES)
 CALIBRATION = Calibration((0.5, 1.0), (1.0, 2.0), 0.1)
 PAIR = kodm.FokkerPlanck2D(kodm.KuramotoProcess(), lambda x, y: (1 + 0 * x * y) / 39.47841760435743, 8)
 ONE = kodm.FokkerPlanck1D(kodm.KuramotoProcess(), lambda x: kodm.VonMises(0.0, 2.0).log_prob(x).exp(), 20)
+MEMORY = kodm.terminal_memory(kodm.KuramotoProcess(), torch.cat([THETA, -THETA]), 2)
 LOSS = losses.squared_error(THETA, 0 * THETA, TIMES)
 CARD = {"classes": ["a", "b"]}
 
@@ -31,22 +32,24 @@ HELD = [
     *PLAIN, PROCESS, kodm.KuramotoProcess(), kodm.LinearSchedule(0.1, 2.0), PROCESS.coefficients(0.0, 0.5),
     kodm.VonMises(FIELD, 2.0), kodm.WrappedNormal(0.3, 0.5), kodm.GibbsPrior(kodm.KuramotoProcess()),
     kodm.OrderParameterPrior(torch.tensor([0.3j, 0.5])), kodm.GreyLevels(0.3), kodm.Angles(), Numbers(), HALF_CIRCLE,
-    PUBLISHED, kodm.MeanField(), kodm.Transition(2), euclidean.Noise(), LOSS, kodm.TrainingOptions(steps=3), CALIBRATION,
+    PUBLISHED, kodm.MeanField(), kodm.Transition(2), euclidean.Noise(), LOSS, kodm.TrainingOptions(steps=3),
+    CALIBRATION,
     kodm.PhaseData(THETA, torch.tensor([0, 1]), ("a", "b"), kodm.GreyLevels(0.5), "nowhere"), DIFFUSION,
     DIFFUSION.noise, NETWORK, kodm.PeriodicMLP(3), networks.EuclideanUNet(1, DIFFUSION, **SIZES),
     kodm.Model(NETWORK, PROCESS, (1, 4, 4), kodm.GreyLevels(0.5), CALIBRATION, CARD), kodm.load("digits-16"),
     Run(NETWORK, PROCESS, CALIBRATION, None), mean_field.mean_field_law(PROCESS, THETA, TIMES),
-    networks.ScoreHead(PROCESS), networks.TimeEmbedding(PROCESS, 8), kodm.terminal_memory(kodm.KuramotoProcess(), THETA),
+    networks.ScoreHead(PROCESS), networks.TimeEmbedding(PROCESS, 8), MEMORY,
     ONE, PAIR, kodm.ExactScore(ONE), kodm.ImageSetScore(kodm.KuramotoProcess(), THETA),
-    data.DatasetExamples([(FIELD, 0), (FIELD, 1)], kodm.Angles()), fluctuation.Fluctuation((0.5,), (0.7,), (0.0,)), step_of(PROCESS, None), registry.processes["kuramoto"],
+    data.DatasetExamples([(FIELD, 0), (FIELD, 1)], kodm.Angles()),
+    fluctuation.Fluctuation((0.5,), (0.7,), (0.0,)), step_of(PROCESS, None), registry.processes["kuramoto"],
     checkpoints.CheckpointError("file: got nothing"), kodm.training.TrainingInterrupted("stopped"),
 ]  # fmt: skip
 
 #: Classes of the core that are no things to hold: protocols, and what only raises.
 ABSTRACT = {"Coupling", "Encoding", "Objective", "Process", "GaussianNoise", "Prior"}
 CORE = (
-    "kodm_lite checkpoints circular randomness kernels schedules kuramoto memory process priors fokker_planck mean_field "
-    "fluctuation objectives losses samplers calibration euclidean encoding model networks training kinds"
+    "kodm_lite checkpoints circular randomness kernels schedules kuramoto memory process priors fokker_planck "
+    "mean_field fluctuation objectives losses samplers calibration euclidean encoding model networks training kinds"
 ).split()
 
 
