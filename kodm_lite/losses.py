@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.randomness import Generators
+from kodm_lite.validation import told
 
 __all__ = ["PARTS", "Loss", "Objective", "early_times", "squared_error"]
 
@@ -75,9 +76,9 @@ def squared_error(answer: Tensor, target: Tensor, t: Tensor, weight: Tensor | fl
     Raises:
         ValueError: answers of another shape, which broadcasting would hide.
     """
-    if answer.shape != target.shape:
+    if not (isinstance(answer, Tensor) and isinstance(target, Tensor)) or answer.shape != target.shape:
         raise ValueError(
-            f"network: got answers {tuple(answer.shape)}, expected {tuple(target.shape)}, the shape of its input; "
+            f"network: got {told(answer)} where the target is {told(target)}, expected tensors of one shape; "
             "try answer.reshape(x.shape)"
         )
 
@@ -96,4 +97,6 @@ def early_times(u: Tensor) -> Tensor:
     The clock V grows like t^2 at first; half of these times lie before V = 0.6 to 0.8, where single pixels are still
     legible.
     """
+    if not isinstance(u, Tensor) or not u.is_floating_point():
+        raise ValueError(f"u: got {told(u)}, expected floating numbers in (0, 1]; try torch.rand(n)")
     return u.square().clamp(min=1e-3)

@@ -27,8 +27,8 @@ from kodm_lite.kernels import WrappedNormal
 from kodm_lite.losses import PARTS, Loss, Objective, early_times
 from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
-from kodm_lite.randomness import Generators, normal, uniform
-from kodm_lite.validation import check_choice, check_count
+from kodm_lite.randomness import Generators, check_kind, check_one_per_image, device_of, normal, uniform
+from kodm_lite.validation import check_choice, check_count, told
 
 __all__ = [
     "PARTS",
@@ -194,6 +194,7 @@ def transition_score_matching(
     Source: arXiv 2509.15328, local score matching.  Book: chapter 6.
     """
     options = Transition(draws, steps, weighting)  # refuses what they cannot be
+    _check_kuramoto(options, process)
     process.validate(theta0, "theta0")
     process.check_steps(steps)
     t = random_times(len(theta0), generator) if t is None else t
@@ -245,6 +246,7 @@ def mean_field_score_matching(
     Source: this project.  Book: chapters 7 and 11.
     """
     options = MeanField(weighting, steps)
+    _check_kuramoto(options, process)
     process.validate(theta0, "theta0")
     process.check_steps(steps)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
@@ -256,9 +258,10 @@ def random_times(batch: int, generator: Generators = None) -> Tensor:
 
     The images of a batch are in random order, so these need not be shuffled.
     """
-    first = generator[0] if isinstance(generator, Sequence) else generator
-    device = "cpu" if first is None else first.device
-    u = uniform(torch.zeros(batch, device=device), generator).cpu()
+    check_kind(generator)
+    if isinstance(generator, Sequence):
+        check_one_per_image(generator, torch.zeros(batch))
+    u = uniform(torch.zeros(batch, device=device_of(generator)), generator).cpu()
     return (torch.arange(batch) + 1 - u) / batch
 
 
@@ -273,6 +276,10 @@ def _check_kuramoto(objective: Any, process: Any) -> None:
 
 def _check_times(t: Tensor, process: KuramotoProcess, count: int) -> None:
     """On the CPU, where they are: no device waits."""
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        raise ValueError(
+            f"t: got {told(t)}, expected one time in (0, 1] for each of {count}; try random_times({count})"
+        )
     if t.shape != (count,) or not bool(((t > 0) & (t <= 1)).all()):
         got = [round(x, 4) for x in t.flatten()[:3].tolist()]
         raise ValueError(f"t: got {got}..., expected one time in (0, 1] for each of {count}")
@@ -282,6 +289,10 @@ def _check_times(t: Tensor, process: KuramotoProcess, count: int) -> None:
 
 def _ask(network: Callable[..., Tensor], theta: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
     score = network(theta, t) if label is None else network(theta, t, label)
+    if not isinstance(score, Tensor):
+        raise ValueError(
+            f"network: got {told(score)} for phases {tuple(theta.shape)}, expected a tensor of scores; try another"
+        )
     if score.shape != theta.shape:
         raise ValueError(f"network: got scores {tuple(score.shape)} for phases {tuple(theta.shape)}, expected the same")
     return score

@@ -27,7 +27,7 @@ from tqdm.auto import tqdm
 from kodm_lite.kinds import Process, time_grid
 from kodm_lite.randomness import Generators, normal, one_generator_per_seed
 from kodm_lite.registry import processes
-from kodm_lite.validation import check_count, check_device
+from kodm_lite.validation import check_count, check_device, told
 
 if TYPE_CHECKING:
     from kodm_lite.calibration import Calibration
@@ -250,8 +250,9 @@ def evaluate(network: Score, x: Tensor, t: float) -> Tensor:
         ValueError: it has another shape, which broadcasting would hide.
     """
     answer = network(x, torch.full((len(x),), t, dtype=x.dtype, device=x.device))
-    if answer.shape != x.shape:
-        raise ValueError(f"network: got shape {tuple(answer.shape)} for states of shape {tuple(x.shape)}")
+    if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        got = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else told(answer)
+        raise ValueError(f"network: got {got} for states of shape {tuple(x.shape)}")
     return answer.to(x.dtype)  # mixed precision must not change the precision of the state
 
 
@@ -285,8 +286,8 @@ def _checked_shape(shape: tuple[int, ...], start: Tensor | None) -> tuple[int, .
     if not isinstance(shape, Sequence) or not shape:
         raise ValueError(f"shape: got {shape!r}, expected (B, ...), such as images (B, C, H, W); try (16, 1, 32, 32)")
     shape = tuple(check_count("shape", n) for n in shape)
-    if start is not None and tuple(start.shape) != shape:
-        raise ValueError(f"start: got shape {tuple(start.shape)}, expected {shape}")
+    if start is not None and (not isinstance(start, Tensor) or tuple(start.shape) != shape):
+        raise ValueError(f"start: got {told(start)}, expected states of shape {shape}")
     return shape
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["check_choice", "check_count", "check_device"]
+__all__ = ["check_choice", "check_count", "check_device", "check_methods", "check_number", "told"]
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -45,3 +47,32 @@ def check_device(device: torch.device | str | None) -> torch.device | None:
     except (RuntimeError, AssertionError, TypeError) as error:  # torch raises all, depending on how it was built
         reason = str(error).splitlines()[0][:100]
         raise ValueError(f"device: got {device!r}, expected one of this machine ({reason}); try 'cpu'") from error
+
+
+def check_number(name: str, value: Any, low: float, high: float, hint: str) -> float:
+    """A number within bounds, also one of numpy; True is none.
+
+    Raises:
+        ValueError: anything else, with the hint what to try.
+    """
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+        raise ValueError(f"{name}: got {told(value)}, expected a number from {low:g} to {high:g}; try {hint}")
+    return float(value)
+
+
+def check_methods(name: str, value: Any, *methods: str) -> None:
+    """Refuse what lacks a method that is about to be called.
+
+    Raises:
+        ValueError: names the first that is missing.
+    """
+    for method in methods:
+        if not callable(getattr(value, method, None)):
+            raise ValueError(f"{name}: got {told(value)}, expected an object with a method {method}; try another one")
+
+
+def told(value: Any) -> str:
+    """An argument in a message: shape and dtype of a tensor, anything else in a few words."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return repr(value)[:60]

@@ -135,14 +135,14 @@ def test_objectives_refuse_what_they_cannot_use(x, y, z, w):
 def test_diffusions_refuse_what_they_cannot_use(x, y, z):
     noise = DIFFUSION.noise
     calls(
-        lambda: euclidean.WhiteNoise(x), lambda: euclidean.WhiteNoise((2,), y), lambda: noise.draw(z),
-        lambda: euclidean.WhiteNoise.from_dict(x), lambda: DIFFUSION.perturb(x, torch.ones(2)), lambda: noise.solve(x),
+        lambda: euclidean.WhiteNoise(x), lambda: euclidean.WhiteNoise((2,), y),
+        lambda: euclidean.WhiteNoise.from_dict(x), lambda: DIFFUSION.perturb(x, torch.ones(2)),
         lambda: DIFFUSION.perturb(THETA, y), lambda: DIFFUSION.perturb(THETA, torch.ones(2), z),
         lambda: DIFFUSION.advance(THETA, x, y), lambda: DIFFUSION.advance(z, 0.1, 0.2), lambda: DIFFUSION.validate(x),
         lambda: DIFFUSION.draw_prior(x), lambda: DIFFUSION.draw_prior(SHAPE, y), lambda: DIFFUSION.simulate(THETA, z),
-        lambda: DIFFUSION.draw_prior(SHAPE, None, y), lambda: DIFFUSION.check_forgotten(x), lambda: DIFFUSION.at(x),
-        lambda: DIFFUSION.score(THETA, x), lambda: euclidean.square_grid(x), lambda: DIFFUSION.from_dict(x),
-        lambda: euclidean.VariancePreserving(x), lambda: euclidean.VariancePreserving(noise, y), lambda: noise.mean_mode(x),
+        lambda: DIFFUSION.draw_prior(SHAPE, None, y), lambda: DIFFUSION.check_forgotten(x),
+        lambda: euclidean.square_grid(x), lambda: DIFFUSION.from_dict(x),
+        lambda: euclidean.VariancePreserving(x), lambda: euclidean.VariancePreserving(noise, y),
     )  # fmt: skip
 
 
@@ -188,7 +188,7 @@ def test_models_refuse_what_they_cannot_use(x, y):
     calls(
         lambda: model.sample(x, steps=1), lambda: model.sample(1, steps=y), lambda: model.sample(1, steps=1, label=x),
         lambda: model.sample(1, steps=1, label=0, guidance=y), lambda: model.sample(1, steps=1, seeds=x),
-        lambda: model.sample(1, steps=1, chunk=y), lambda: model.sample(1, steps=1, start=x), lambda: model.decode(y),
+        lambda: model.sample(1, steps=1, chunk=y), lambda: model.sample(1, steps=1, start=x),
         lambda: model.label_of(x), lambda: model.to(y), lambda: guided(model.network, x, 2.0),
         lambda: guided(model.network, 0, y), lambda: describe(model.network), lambda: network_from_dict(x, process),
         lambda: network_from_dict({"kind": "PeriodicMLP", "dim": x}, process),
