@@ -6,8 +6,9 @@ be loaded again, and its objectives and samplers go by name.  CONTRIBUTING has a
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 
 from kodm_lite.randomness import Generators
 from kodm_lite.registry import processes
-from kodm_lite.validation import check_count
+from kodm_lite.validation import check_count, told
 
 __all__ = ["Process", "ProcessKind", "process_from_dict", "register", "time_grid"]
 
@@ -62,6 +63,24 @@ def time_grid(steps: int) -> list[float]:
     """
     check_count("steps", steps)
     return [1 - k / steps for k in range(steps + 1)]
+
+
+def check_grid(times: Sequence[float]) -> list[float]:
+    """The times of a sampler as numbers.
+
+    Raises:
+        ValueError: fewer than two, times that do not decrease or lie outside [0, 1].
+    """
+    try:
+        grid = [float(t) for t in times]
+    except (TypeError, ValueError, RuntimeError):
+        grid = []
+    if len(grid) < 2 or not all(1 >= a > b >= 0 for a, b in pairwise(grid)):
+        raise ValueError(
+            f"times: got {grid[:5] or told(times)}, expected at least two decreasing times in [0, 1], from 1 (prior) "
+            "to 0 (data); try [1.0, 0.5, 0.0]"
+        )
+    return grid
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kodm_lite.kinds import Process, time_grid
+from kodm_lite.kinds import Process, check_grid, time_grid
 from kodm_lite.randomness import Generators, normal, one_generator_per_seed
 from kodm_lite.registry import processes
-from kodm_lite.validation import check_count, check_device, told
+from kodm_lite.validation import check_count, check_device, check_methods, told
 
 if TYPE_CHECKING:
     from kodm_lite.calibration import Calibration
@@ -142,6 +142,17 @@ def sample(  # two thirds are the description of its arguments, all but three of
 
     Source: Anderson 1982; Song et al. 2021; arXiv 2509.15328, sampling; Bao et al. 2022.  Book: chapters 5 and 9.
     """
+    check_methods("network", network, "__call__")
+    check_methods("process", process, "validate", "project", "draw_prior")
+    for name, given, method in (
+        ("prior", prior, "sample"),
+        ("calibration", calibration, "at"),
+        ("callback", callback, "__call__"),
+    ):
+        if given is not None:
+            check_methods(name, given, method)
+    if not isinstance(dtype, torch.dtype | None) or (dtype is not None and not dtype.is_floating_point):
+        raise ValueError(f"dtype: got {dtype!r}, expected a floating one; try torch.float64")
     step, grid = step_of(process, method), _grid(process, steps, times, prior is None and start is None)
     if calibration is None and getattr(step, "needs_calibration", False):
         raise ValueError(
@@ -229,7 +240,7 @@ def step_of(process: Process, method: str | Step | None) -> Step:
     samplers = processes[process.kind].samplers
     if method is None and samplers:
         return next(iter(samplers.values()))
-    if method not in samplers:
+    if not isinstance(method, str) or method not in samplers:
         raise ValueError(
             f"method: got {method!r}, expected one of {', '.join(samplers) or 'no name'} for {type(process).__name__}, "
             "or a function step(run, x, t1, t0, memory)"
@@ -254,20 +265,6 @@ def evaluate(network: Score, x: Tensor, t: float) -> Tensor:
         got = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else told(answer)
         raise ValueError(f"network: got {got} for states of shape {tuple(x.shape)}")
     return answer.to(x.dtype)  # mixed precision must not change the precision of the state
-
-
-def check_grid(times: Sequence[float]) -> list[float]:
-    """The times as numbers.
-
-    Raises:
-        ValueError: fewer than two, times that do not decrease or lie outside [0, 1].
-    """
-    grid = [float(t) for t in times]
-    if len(grid) < 2 or not all(1 >= a > b >= 0 for a, b in pairwise(grid)):
-        raise ValueError(
-            f"times: got {grid[:5]}, expected at least two decreasing times in [0, 1], from 1 (prior) to 0 (data)"
-        )
-    return grid
 
 
 def _grid(process: Process, steps: int, times: Sequence[float] | None, from_prior: bool) -> list[float]:
