@@ -163,5 +163,5 @@ PUBLISHED = GreyLevels(0.9)
 
 
 def _check_entries(data: dict[str, Any], expected: set[str]) -> None:
-    if set(data) != expected:
-        raise ValueError(f"encoding: got entries {sorted(data)}, expected {sorted(expected)}")
+    if not isinstance(data, dict) or set(data) != expected:
+        raise ValueError(f"encoding: got {str(data)[:60]}, expected entries {sorted(expected)}")

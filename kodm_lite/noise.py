@@ -43,6 +43,8 @@ class WhiteNoise:
     """
 
     def __init__(self, shape: Sequence[int], unit: float = 1.0):
+        self.shape: tuple[int, ...]
+        self.unit: float
         if not isinstance(shape, Sequence) or isinstance(unit, bool) or not isinstance(unit, Real):
             raise ValueError(
                 f"shape, unit: got {shape!r} and {unit!r}, expected integers and a number; try (1, 32, 32), 1.0"

@@ -144,13 +144,11 @@ def sample(  # two thirds are the description of its arguments, all but three of
     """
     check_methods("network", network, "__call__")
     check_methods("process", process, "validate", "project", "draw_prior")
-    for name, given, method in (
-        ("prior", prior, "sample"),
-        ("calibration", calibration, "at"),
-        ("callback", callback, "__call__"),
-    ):
+    for name, given, needed in (("prior", prior, "sample"), ("calibration", calibration, "at")):
         if given is not None:
-            check_methods(name, given, method)
+            check_methods(name, given, needed)
+    if callback is not None:
+        check_methods("callback", callback, "__call__")
     if not isinstance(dtype, torch.dtype | None) or (dtype is not None and not dtype.is_floating_point):
         raise ValueError(f"dtype: got {dtype!r}, expected a floating one; try torch.float64")
     step, grid = step_of(process, method), _grid(process, steps, times, prior is None and start is None)
@@ -263,7 +261,7 @@ def evaluate(network: Score, x: Tensor, t: float) -> Tensor:
     answer = network(x, torch.full((len(x),), t, dtype=x.dtype, device=x.device))
     if not isinstance(answer, Tensor) or answer.shape != x.shape:
         got = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else told(answer)
-        raise ValueError(f"network: got {got} for states of shape {tuple(x.shape)}")
+        raise ValueError(f"network: got {got} for states of shape {tuple(x.shape)}, expected the same shape")
     return answer.to(x.dtype)  # mixed precision must not change the precision of the state
 
 

@@ -55,7 +55,7 @@ def check_number(name: str, value: Any, low: float, high: float, hint: str) -> f
     Raises:
         ValueError: anything else, with the hint what to try.
     """
-    if isinstance(value, bool) or not isinstance(value, Real) or not low <= value <= high:
+    if isinstance(value, bool) or not isinstance(value, Real) or not low <= float(value) <= high:
         raise ValueError(f"{name}: got {told(value)}, expected a number from {low:g} to {high:g}; try {hint}")
     return float(value)
 

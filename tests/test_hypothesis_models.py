@@ -198,7 +198,8 @@ def test_models_refuse_what_they_cannot_use(x, y):
         lambda: model.label_of(x), lambda: model.to(y), lambda: guided(model.network, x, 2.0),
         lambda: guided(model.network, 0, y), lambda: describe(model.network), lambda: network_from_dict(x, process),
         lambda: network_from_dict({"kind": "PeriodicMLP", "dim": x}, process),
-        lambda: network_from_dict({"kind": y}, process), lambda: network_from_dict({"kind": "PeriodicMLP", "dim": 2}, x),
+        lambda: network_from_dict({"kind": y}, process),
+        lambda: network_from_dict({"kind": "PeriodicMLP", "dim": 2}, x),
     )  # fmt: skip
 
 
