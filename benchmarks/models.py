@@ -46,7 +46,7 @@ class Yardstick:
     def __init__(self, size: int, images: int, scale: float):
         self.size, self.images, self.scale = size, images, scale
         self.data = self.crops(7)
-        self.features = TextureFeatures(self.data.theta, scale)
+        self.features = TextureFeatures(self.data.theta, self.data.encoding)
 
     def crops(self, seed: int) -> PhaseData:
         """Of the photographs that the models learned from, but none of the crops."""

@@ -269,7 +269,7 @@ def small_problem() -> tuple[KuramotoProcess, Any, tuple[Any, ...], TextureFeatu
         textures(16, "train", n=n, seed=seed, scale=SCALE, without=(8192, 1))
         for n, seed in ((512, 99), (512, 1000), (2048, 7))
     )
-    return KuramotoProcess.for_shape(SHAPE), data, others, TextureFeatures(others[-1].theta, SCALE)
+    return KuramotoProcess.for_shape(SHAPE), data, others, TextureFeatures(others[-1].theta, others[-1].encoding)
 
 
 def train(arm: str, seed: int, steps: int, process: KuramotoProcess, data: Any, watch: Any = None) -> tuple[Any, Any]:

@@ -16,10 +16,11 @@ from kodm_lite.fokker_planck import ExactScore, FokkerPlanck1D, FokkerPlanck2D, 
 from kodm_lite.kernels import VonMises, WrappedNormal
 from kodm_lite.kinds import Process, register
 from kodm_lite.kuramoto import GlobalCoupling, LocalCoupling, kuramoto_drift
+from kodm_lite.memory import terminal_memory
 from kodm_lite.model import Model
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
 from kodm_lite.objectives import MeanField, Transition
-from kodm_lite.priors import GibbsPrior, OrderParameterPrior, terminal_memory
+from kodm_lite.priors import GibbsPrior, OrderParameterPrior
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import sample
 from kodm_lite.schedules import LinearSchedule

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import math
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
@@ -36,6 +37,7 @@ __all__ = ["Calibration", "bond_energy", "calibrate", "calibrate_all", "calibrat
 FORTH = 3.0  # the clock V = int 2D at which the way back begins: the kind of image is known, its details are not
 TRIAL = 0.05  # damping of the second trip, of the size of what is found
 MOST = 0.2
+_STATES = 2**22  # phases at all times, that are in memory at once
 IMAGES = 64  # times thousands of pixels: the second moment of a score to within a percent
 IMAGES_THERE_AND_BACK = 256  # the damping to within 0.01
 
@@ -106,9 +108,14 @@ def calibrate(
     """
     check_count("points", points)
     times = [k / points for k in range(1, points + 1)]
-    states = process.trajectory(theta0, times, generator=generator)
-    moments = [evaluate(network, theta, t).double().square().mean() for t, theta in zip(times, states, strict=True)]
-    return Calibration(tuple(times), tuple(torch.stack(moments).tolist()))
+    parts = theta0.split(max(1, _STATES // (points * theta0[0].numel())))
+    moments = torch.zeros(points, dtype=torch.float64, device=theta0.device)
+    for k, part in enumerate(parts):
+        own = generator[k * len(parts[0]) :][: len(part)] if isinstance(generator, Sequence) else generator
+        states = process.trajectory(part, times, generator=own)
+        squares = [evaluate(network, x, t).double().square().mean() for t, x in zip(times, states, strict=True)]
+        moments = moments + torch.stack(squares) * (len(part) / len(theta0))
+    return Calibration(tuple(times), tuple(moments.tolist()))
 
 
 def bond_energy(theta: Tensor) -> Tensor:

@@ -41,8 +41,9 @@ from kodm_lite.calibration import Calibration
 from kodm_lite.checkpoint_header import FORMAT, check_options, check_same, json_text, parse_json, seal, shorten, shown
 from kodm_lite.encoding import Encoding
 from kodm_lite.files import write_atomically
+from kodm_lite.kinds import process_from_dict
 from kodm_lite.model import Model, describe, network_from_dict, unwrapped
-from kodm_lite.registry import encodings, processes
+from kodm_lite.registry import encodings
 from kodm_lite.validation import check_device
 
 __all__ = [
@@ -153,10 +154,8 @@ def find(name_or_path: StrPath) -> Path:
     if name_or_path in pretrained_names():
         return _PRETRAINED / f"{name_or_path}.safetensors"
     path = Path(name_or_path).expanduser()
-    if not os.path.lexists(path):
-        raise CheckpointError(
-            f"model: got {str(name_or_path)!r}, expected a file, a folder or one of {pretrained_names()}"
-        )
+    if len(path.parts) == 1 and not path.suffix and not os.path.lexists(path):  # it looks like a name
+        raise ValueError(f"model: got {str(name_or_path)!r}, expected a file, a folder or one of {pretrained_names()}")
     return path / MODEL_FILE if path.is_dir() else path
 
 
@@ -168,8 +167,11 @@ def _class_of(network: Any) -> Callable[..., nn.Module] | None:
 
 def _serialise(model: Model) -> bytes:
     network = unwrapped(model.network)
-    if not isinstance(network, nn.Module):
-        raise ValueError(f"network: got {type(network).__name__}, expected a torch.nn.Module")
+    if not isinstance(network, nn.Module) or isinstance(network, nn.DataParallel):
+        got = type(network).__name__
+        raise ValueError(
+            f"network: got {got}, expected a torch.nn.Module; try network.module if it is wrapped for training"
+        )
     if any(getattr(part, "process", model.process) != model.process for part in network.modules()):
         raise ValueError("process: got another process than the network's, expected the one it was trained for")
     weights = {name.replace("_orig_mod.", ""): _plain(name, x) for name, x in network.state_dict().items()}
@@ -218,8 +220,9 @@ def _opened(path: StrPath) -> Iterator[BinaryIO]:
             yield file
     except ValueError as error:
         raise CheckpointError(f"{path}: {shorten(str(error), _MAX_MESSAGE)}") from error
-    # What damaged or hostile content makes Python, torch and safetensors raise; an error of ours passes as what it is.
-    except (OSError, SafetensorError, RuntimeError, TypeError, OverflowError, MemoryError) as error:
+    except (AttributeError, ImportError, NameError):  # a fault of the program, of which no file is guilty
+        raise
+    except Exception as error:  # any class: torch, safetensors, memory and the disk have their own
         reason = shorten(f"{type(error).__name__}: {error}", _MAX_MESSAGE)
         raise CheckpointError(f"{path}: cannot be read ({reason})") from error
 
@@ -242,7 +245,7 @@ def _read_model(file: BinaryIO, build: Callable[..., nn.Module] | None = None) -
 
 def _process(data: dict[str, Any]) -> Any:
     try:
-        process = processes.of(data).from_dict(data)
+        process = process_from_dict(data)
     except (ValueError, RuntimeError) as error:  # of Python and torch too, for a reference phase of strings
         reason = str(error)[:110]
         raise ValueError(f"process: got none ({reason}), expected what to_dict of a process returns") from error

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Integral
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,10 +44,16 @@ def wrap(x: Tensor) -> Tensor:
     Returns:
         Angles in [-pi, pi), same shape and dtype.
 
+    Raises:
+        ValueError: no tensor, or one that is not floating.
+
     >>> wrap(torch.tensor([0.5, 4.0, -7.0]))
     tensor([ 0.5000, -2.2832, -0.7168])
     """
-    high, low = _TWO_PI_PARTS.get(x.dtype, (TWO_PI, 0.0))
+    check_floating(x, "x")
+    if x.dtype not in _TWO_PI_PARTS:  # half precision has no digits to spare
+        return wrap(x.float()).to(x.dtype)
+    high, low = _TWO_PI_PARTS[x.dtype]
     turns = torch.round(x.detach() / TWO_PI)  # exactly 0 for all angles of the circle
     # Beyond 1e8 turns (float32: 6e4) the digits are gone; the remainder keeps at least the range.
     y = torch.fmod(x - turns * high - turns * low, TWO_PI)
@@ -57,9 +65,16 @@ def wrap(x: Tensor) -> Tensor:
 def angle_difference(a: Tensor, b: Tensor) -> Tensor:
     """The shortest signed rotation from ``b`` to ``a``: ``wrap(a - b)``, in [-pi, pi).
 
+    Raises:
+        ValueError: no floating tensors, or shapes that do not broadcast.
+
     >>> angle_difference(torch.tensor(3.0), torch.tensor(-3.0))
     tensor(-0.2832)
     """
+    check_floating(a, "a")
+    check_floating(b, "b")
+    if a.shape != b.shape:
+        check_broadcast(b, a, "b")
     return wrap(a - b)
 
 
@@ -76,10 +91,14 @@ def order_parameter(theta: Tensor, dim: int | Sequence[int] | None = None, keepd
     Returns:
         Complex tensor.  Source: Kuramoto 1975; Mardia and Jupp 2000, section 2.2.  Book: chapter 1.
 
+    Raises:
+        ValueError: no tensor of float32 or float64, dimensions that it has not, or no phases to average over.
+
     >>> order_parameter(torch.tensor([0.0, torch.pi / 2]))
     tensor(0.5000+0.5000j)
     """
-    dims = tuple(range(theta.ndim)) if dim is None else (dim,) if isinstance(dim, int) else tuple(dim)
+    check_precision(theta, "theta")
+    dims = _dimensions(dim, theta)
     return torch.complex(theta.cos().mean(dims, keepdim), theta.sin().mean(dims, keepdim))
 
 
@@ -139,10 +158,7 @@ def validate_phases(theta: Tensor, name: str = "theta") -> None:
     Raises:
         ValueError: says what was got, what was expected and what to try.
     """
-    if not isinstance(theta, Tensor):
-        raise ValueError(f"{name}: got {type(theta).__name__}, expected a torch tensor; try torch.as_tensor({name})")
-    if theta.dtype not in _TWO_PI_PARTS:
-        raise ValueError(f"{name}: got dtype {theta.dtype}, expected float32 or float64; try {name}.float()")
+    check_precision(theta, name)
     if theta.numel() == 0:
         raise ValueError(
             f"{name}: got an empty tensor of shape {tuple(theta.shape)}, expected at least one phase; try another batch"
@@ -160,6 +176,52 @@ def validate_phases(theta: Tensor, name: str = "theta") -> None:
             f"{name}: got angles up to {largest:.4g}, expected radians in [-pi, pi); "
             f"try torch.deg2rad({name}) if these are degrees, kodm_lite.wrap({name}) if they are many turns"
         )
+
+
+def check_floating(x: Any, name: str) -> None:
+    """Refuse what is no tensor of floating numbers."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name}: got {type(x).__name__}, expected a torch tensor; try torch.as_tensor({name})")
+    if not x.is_floating_point():
+        raise ValueError(f"{name}: got dtype {x.dtype}, expected floating numbers; try {name}.float()")
+
+
+def check_precision(x: Any, name: str) -> None:
+    """Refuse what is no tensor of float32 or float64."""
+    if not isinstance(x, Tensor):
+        raise ValueError(f"{name}: got {type(x).__name__}, expected a torch tensor; try torch.as_tensor({name})")
+    if x.dtype not in _TWO_PI_PARTS:
+        raise ValueError(f"{name}: got dtype {x.dtype}, expected float32 or float64; try {name}.float()")
+
+
+def check_broadcast(x: Tensor, other: Tensor, name: str) -> None:
+    """Refuse a tensor whose shape does not go with that of another one."""
+    for a, b in zip(reversed(x.shape), reversed(other.shape), strict=False):
+        if a != b and a != 1 and b != 1:
+            raise ValueError(
+                f"{name}: got shape {tuple(x.shape)} beside {tuple(other.shape)}, expected shapes that broadcast; "
+                "try dimensions of length 1"
+            )
+
+
+def _dimensions(dim: Any, theta: Tensor) -> tuple[int, ...]:
+    """The dimensions to average over, of which there is at least one phase."""
+    chosen = range(theta.ndim) if dim is None else (dim,) if isinstance(dim, Integral) else dim
+    dims = tuple(chosen) if isinstance(chosen, Sequence) else ()
+    if not all(is_integer(d, -theta.ndim) and d < theta.ndim for d in dims) or (
+        len({d % theta.ndim for d in dims}) < len(dims) or (not dims and theta.ndim > 0)
+    ):
+        raise ValueError(f"dim: got {dim!r}, expected different dimensions of {theta.ndim}; try dim=-1")
+    if 0 in (theta.shape[d] for d in dims):
+        raise ValueError(
+            f"theta: got shape {tuple(theta.shape)}, expected at least one phase to average over; try another batch"
+        )
+    return dims
+
+
+def is_integer(n: Any, least: int) -> bool:
+    """Whether n is an integer, of Python or numpy, of at least that size; True and False are none."""
+    return isinstance(n, (int, Integral)) and not isinstance(n, bool) and int(n) >= least
 
 
 def _check_scale(scale: float) -> None:

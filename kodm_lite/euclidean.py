@@ -162,10 +162,8 @@ class EuclideanDiffusion(ABC):
             ValueError: no numbers (B, ...) of the noise's shape, NaN.
         """
         self._check_shape(x, name)
-        if not x.is_floating_point() or x.ndim != 1 + len(self.noise.shape):
-            raise ValueError(
-                f"{name}: got {x.dtype} of shape {tuple(x.shape)}, expected floating numbers with one batch dimension"
-            )
+        if not x.is_floating_point():
+            raise ValueError(f"{name}: got {x.dtype}, expected floating numbers; try {name}.float()")
         if len(x) == 0 or not bool(torch.isfinite(x).all()):
             raise ValueError(f"{name}: got no samples, or NaN or infinite numbers, expected finite ones")
 
@@ -313,12 +311,13 @@ class Noise:
         return early_times(u)
 
     def check(self, process: Any, x0: Tensor) -> None:
-        """Refuse another process than a Euclidean diffusion."""
+        """Refuse another process than a Euclidean diffusion, and data that its prior cannot stand for."""
         if not hasattr(process, "perturb"):
             raise ValueError(
                 f"objective: got Noise() for {type(process).__name__}, expected a Euclidean diffusion; try leaving the "
                 "objective out"
             )
+        process.check_forgotten(x0, "data")
 
     def __call__(
         self,

@@ -26,19 +26,18 @@ import torch
 from torch import Tensor
 
 from kodm_lite.mean_field import FINEST, MeanFieldLaw, mean_field_law
-from kodm_lite.process import STEPS, KuramotoProcess, per_image
+from kodm_lite.process import STEPS, KuramotoProcess
 from kodm_lite.randomness import Generators
+from kodm_lite.schedules import per_image
 
 __all__ = [
     "Fluctuation",
     "calibrate_fluctuation",
+    "conditional_score",
     "linear_fluctuation",
     "mean_field_score",
     "shared_fluctuation",
-    "trusted_fluctuation",
 ]
-
-_SPREAD = 0.05  # what linear theory is off by for textures (chapter 7)
 
 
 @dataclass(frozen=True)
@@ -90,35 +89,14 @@ def linear_fluctuation(process: KuramotoProcess, t: Tensor) -> Tensor:
     >>> linear_fluctuation(KuramotoProcess(), torch.tensor([0.0, 1.0]))
     tensor([0.5000, 0.9846])
     """
-    steps = process.coefficients(torch.zeros_like(t, dtype=torch.float64), t.double())  # small differences of numbers
-    x, y = (2 * torch.as_tensor(integral) for integral in (steps.coupling, steps.reference))
+    now = t.double()  # small differences of numbers
+    x, y = (2 * rate.integral(0.0, now) for rate in (process.coupling_strength, process.reference_strength))
     x = x.clamp(min=1e-4)  # below, the quotient is the derivative
 
     def h(x: Tensor) -> Tensor:
         return torch.where(x < 1e-6, 1 + x / 2, -x / torch.expm1(-x.clamp(min=1e-6)))
 
     return ((h(x + y) - h(y)) / x).to(t.dtype)
-
-
-def trusted_fluctuation(process: KuramotoProcess, measured: Fluctuation) -> Fluctuation:
-    """Linear theory, moved towards what was measured as far as that is certain.
-
-    The mean of both, weighted by their variances: of the measurement, and of the theory, which is right to some
-    hundredths.  A measurement on few images has errors above one, and may not decide anything.
-
-    Args:
-        process: the forward process.
-        measured: by :func:`calibrate_fluctuation`.
-
-    Source: this project.  Book: chapter 7.
-    """
-    theory = linear_fluctuation(process, torch.tensor(measured.times, dtype=torch.float64)).tolist()
-    ratios, errors = [], []
-    for expected, found, error in zip(theory, measured.ratios, measured.errors, strict=True):
-        weight = _SPREAD**2 / (_SPREAD**2 + error**2)
-        ratios.append(expected + weight * (found - expected))
-        errors.append(weight**0.5 * error)
-    return Fluctuation(measured.times, tuple(ratios), tuple(errors))
 
 
 def shared_fluctuation(process: KuramotoProcess, law: MeanFieldLaw, theta: Tensor) -> Tensor:
@@ -157,13 +135,32 @@ def mean_field_score(
         ValueError: shapes that differ, phases that are none, times without noise or outside [0, 1], or not one per
             image.
     """
-    if theta.shape != theta0.shape:
-        raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected that of theta0, {tuple(theta0.shape)}")
     process.validate(theta0, "theta0")
     process.validate(theta, "theta")
-    law, now = mean_field_law(process, theta0, t, tolerance), t.to(theta)
+    if theta.shape != theta0.shape:
+        raise ValueError(
+            f"theta: got shape {tuple(theta.shape)}, expected that of theta0, {tuple(theta0.shape)}; "
+            "try one state for each of the data"
+        )
+    score = conditional_score(process, theta0, theta, t, fluctuation, tolerance)
     if not bool((process.diffusion.at(t) > 0).all() and (process.clock(t) > 0).all()):
         raise ValueError("t: got a time without noise, expected t > 0 and D(t) > 0; there is no score there")
+    return score
+
+
+def conditional_score(
+    process: KuramotoProcess,
+    theta0: Tensor,
+    theta: Tensor,
+    t: Tensor,
+    fluctuation: Fluctuation | None = None,
+    tolerance: float = FINEST,
+) -> Tensor:
+    """:func:`mean_field_score` without a look at any value but the times: no device waits.
+
+    Less the equilibrium score it is what a network's distance from equilibrium has to be.
+    """
+    law, now = mean_field_law(process, theta0, t, tolerance), t.to(theta)
     ratio = linear_fluctuation(process, now) if fluctuation is None else fluctuation.at(now)
     gamma = ratio * process.coupling_strength.at(now) / process.diffusion.at(now)
     return law.score(theta) + per_image(gamma, theta) * shared_fluctuation(process, law, theta)

@@ -11,7 +11,6 @@ Chapter 3 of the book derives both.
 
 from __future__ import annotations
 
-import cmath
 import math
 import warnings
 from collections.abc import Callable
@@ -23,31 +22,14 @@ from torch import Tensor
 
 from kodm_lite.circular import validate_phases
 from kodm_lite.kuramoto import GlobalCoupling
+from kodm_lite.modes import Torque, lawson_step, mean_field_torque, reference_direction, stable_steps, torque_of_field
 
 if TYPE_CHECKING:
     from kodm_lite.process import KuramotoProcess
 
-__all__ = ["ExactScore", "FokkerPlanck1D", "FokkerPlanck2D", "ImageSetScore", "evolve_modes"]
+__all__ = ["ExactScore", "FokkerPlanck1D", "FokkerPlanck2D", "ImageSetScore"]
 
 _DENSITY_FLOOR = 1e-12  # below this a double-precision Fourier sum holds no digits of the density
-
-
-def evolve_modes(process: KuramotoProcess, modes: Tensor, t0: float = 0.0, t1: float = 1.0) -> Tensor:
-    """Modes c_n of the one-oscillator density at t1 from those at t0, in the mean-field limit.
-
-    Args:
-        process: its schedules and its (numerical) reference phase are used.
-        modes: complex (..., M + 1), modes n = 0..M with c_0 = 1; leading dimensions are independent populations,
-            for instance one per image.
-
-    Returns:
-        Complex (..., M + 1).  Source: Sakaguchi 1988.  Book: chapter 3.
-    """
-    decay = torch.arange(modes.shape[-1], dtype=torch.float64) ** 2
-    grid = torch.linspace(t0, t1, _stable_steps(process, modes.shape[-1], t1 - t0) + 1, dtype=torch.float64).tolist()
-    for a, b in pairwise(grid):
-        modes = _lawson_step(process, _mean_field_torque, modes, decay, a, b)
-    return modes
 
 
 class _ModeSolution:
@@ -59,7 +41,7 @@ class _ModeSolution:
         history, slopes = [modes], []
         grid = self._times.tolist()
         for a, b in pairwise(grid):
-            history.append(_lawson_step(process, torque, history[-1], decay, a, b))
+            history.append(lawson_step(process, torque, history[-1], decay, a, b))
         for t, c in zip(grid, history, strict=True):
             slopes.append(torque(process, c, t) - decay * process.diffusion.at(t) * c)
         self._history, self._slopes = torch.stack(history), torch.stack(slopes)
@@ -99,7 +81,7 @@ class FokkerPlanck1D(_ModeSolution):
         initial = (initial[: modes + 1] * (-1.0) ** torch.arange(modes + 1)).conj()
         _warn_if_unresolved(initial[-1], modes)
         decay = torch.arange(modes + 1, dtype=torch.float64) ** 2
-        super().__init__(process, initial, decay, _mean_field_torque, _stable_steps(process, modes, 1.0))
+        super().__init__(process, initial, decay, mean_field_torque, stable_steps(process, modes))
 
     def order_parameter(self, t: Tensor | float) -> Tensor:
         """z(t) = E exp(i theta), complex."""
@@ -141,7 +123,7 @@ class FokkerPlanck2D(_ModeSolution):
         initial = (initial[self._n][:, self._n] * sign).conj()
         _warn_if_unresolved(torch.cat((initial[-1, :], initial[:, -1])), modes)
         decay = (self._n[:, None] ** 2 + self._n[None, :] ** 2).to(torch.float64)
-        super().__init__(process, initial, decay, _pair_torque, _stable_steps(process, 2 * modes, 1.0))
+        super().__init__(process, initial, decay, _pair_torque, stable_steps(process, 2 * modes))
 
     def density(self, theta: Tensor, t: Tensor | float) -> Tensor:
         """Joint density at pairs of angles theta (B, 2), radians, at time t (a number or (B,)); shape (B,)."""
@@ -224,7 +206,7 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
         # Row 0 of the state is the population of pixels, which makes the field; the others are the propagator's rows.
         identity = torch.eye(modes + 1, dtype=torch.complex128).expand(len(images), -1, -1)
         state = torch.cat((self._start.mean(1, keepdim=True), identity), 1)
-        steps = _stable_steps(process, modes, 1.0)
+        steps = stable_steps(process, modes)
         _ModeSolution.__init__(self, process, state, orders.to(torch.float64) ** 2, _shared_field_torque, steps)
 
     def log_weights(self, theta: Tensor, t: Tensor | float) -> Tensor:
@@ -264,34 +246,15 @@ def _fourier_density(modes: Tensor, theta: Tensor) -> tuple[Tensor, Tensor]:
     return (1 + 2 * density.real) / (2 * math.pi), derivative.real / math.pi
 
 
-Torque = Callable[["KuramotoProcess", Tensor, float], Tensor]
-
-
-def _mean_field_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
-    """The pull of the field that the population c itself makes, H = K c_1 + K_ref exp(i psi_ref)."""
-    return _torque(c, _field(process, c[..., 1:2], t))
-
-
 def _shared_field_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
     """The pull on all rows of c (A, rows, M + 1) of the field that the first row makes."""
-    return _torque(c, _field(process, c[:, :1, 1:2], t))
-
-
-def _field(process: KuramotoProcess, z: Tensor, t: float) -> Tensor:
-    return process.coupling_strength.at(t) * z + process.reference_strength.at(t) * _reference_direction(process)
-
-
-def _torque(c: Tensor, field: Tensor) -> Tensor:
-    """(n/2)(H c_{n-1} - conj(H) c_{n+1}); the mode after the last counts as zero."""
-    below = torch.nn.functional.pad(c[..., :-1], (1, 0))  # what stands at n = 0 is multiplied by 0
-    above = torch.nn.functional.pad(c[..., 1:], (0, 1))
-    return 0.5 * torch.arange(c.shape[-1]) * (field * below - field.conj() * above)
+    return torque_of_field(process, c, c[:, :1, 1:2], t)
 
 
 def _pair_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
     """The same for modes c_{mn} = E exp(i m theta_1 + i n theta_2) of two oscillators, both part of the mean field."""
     half = 0.5 * process.coupling_strength.at(t)
-    reference = process.reference_strength.at(t) * _reference_direction(process)
+    reference = process.reference_strength.at(t) * reference_direction(process)
     order = torch.arange(c.shape[0]) - c.shape[0] // 2
 
     def shift(dm: int, dn: int) -> Tensor:  # c_{m+dm, n+dn}, zero outside the square of modes
@@ -301,32 +264,6 @@ def _pair_torque(process: KuramotoProcess, c: Tensor, t: float) -> Tensor:
     first = half * (shift(-1, 1) - shift(1, -1)) + reference * shift(-1, 0) - reference.conjugate() * shift(1, 0)
     second = half * (shift(1, -1) - shift(-1, 1)) + reference * shift(0, -1) - reference.conjugate() * shift(0, 1)
     return 0.5 * (order[:, None] * first + order[None, :] * second)
-
-
-def _lawson_step(process: KuramotoProcess, torque: Torque, c: Tensor, decay: Tensor, a: float, b: float) -> Tensor:
-    """Step of the integrating-factor Runge-Kutta method of order 4 (Lawson 1967): diffusion exact, torque explicit."""
-    h, middle = b - a, 0.5 * (a + b)
-    first = torch.exp(-decay * process.diffusion.integral(a, middle))
-    second = torch.exp(-decay * process.diffusion.integral(middle, b))
-    k1 = torque(process, c, a)
-    k2 = torque(process, first * (c + 0.5 * h * k1), middle)
-    k3 = torque(process, first * c + 0.5 * h * k2, middle)
-    k4 = torque(process, second * (first * c + h * k3), b)
-    return second * (first * (c + h / 6 * k1) + h / 3 * (k2 + k3)) + h / 6 * k4
-
-
-def _stable_steps(process: KuramotoProcess, modes: int, duration: float) -> int:
-    """Steps that keep the explicit part stable: the fastest mode turns by at most about one radian a step."""
-    strongest = max(process.coupling_strength.at(t) + process.reference_strength.at(t) for t in (0.0, 1.0))
-    return max(200, math.ceil(duration * modes * strongest))
-
-
-def _reference_direction(process: KuramotoProcess) -> complex:
-    if isinstance(process.reference_phase, Tensor):
-        raise ValueError(
-            "reference_phase: got a field, expected a number: one marginal density serves all oscillators here"
-        )
-    return cmath.exp(1j * process.reference_phase)
 
 
 def _on_grid(density: Callable[..., Tensor] | Tensor, dims: int, size: int) -> Tensor:

@@ -20,11 +20,12 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
+from kodm_lite.calibration import Calibration
 from kodm_lite.circular import wrap
 from kodm_lite.priors import GibbsPrior
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators, normal, one_generator_per_seed
-from kodm_lite.samplers import Calibration, Score, sample, time_grid
+from kodm_lite.samplers import Score, sample, time_grid
 
 __all__ = ["inpaint"]
 

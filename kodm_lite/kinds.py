@@ -17,7 +17,7 @@ from kodm_lite.randomness import Generators
 from kodm_lite.registry import processes
 from kodm_lite.validation import check_count
 
-__all__ = ["Process", "ProcessKind", "register", "time_grid"]
+__all__ = ["Process", "ProcessKind", "process_from_dict", "register", "time_grid"]
 
 
 class Process(Protocol):
@@ -89,3 +89,12 @@ def register(
         ValueError: a name that is taken.
     """
     processes.register(kind, ProcessKind(from_dict, dict(objectives or {}), dict(samplers or {}), grid))
+
+
+def process_from_dict(data: dict[str, Any]) -> Any:
+    """Inverse of ``to_dict`` of any process whose kind is known.
+
+    Raises:
+        ValueError: an unknown kind, missing or unknown entries, or values that make no process.
+    """
+    return processes.of(data).from_dict(data)

@@ -10,6 +10,8 @@ Shapes: images are (B, C, H, W), plain oscillators (B, N); the first dimension i
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -17,7 +19,19 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import torch
 from torch import Tensor
 
-__all__ = ["Coupling", "GlobalCoupling", "LocalCoupling", "drift_in_field", "kuramoto_drift"]
+from kodm_lite.validation import check_count
+
+__all__ = [
+    "Coupling",
+    "GlobalCoupling",
+    "LocalCoupling",
+    "drift_in_field",
+    "kuramoto_drift",
+    "pixels_beyond_edges",
+    "without_autocast",
+]
+
+Boundary = Literal["periodic", "reflect"]
 
 
 @runtime_checkable
@@ -41,6 +55,7 @@ class GlobalCoupling:
 
     def average(self, x: Tensor) -> Tensor:
         """Mean over all dimensions but the first, kept with length 1."""
+        _check_numbers(x, "global")
         return x.mean(dim=tuple(range(1, x.ndim)), keepdim=True)
 
     def mean_field(self, theta: Tensor) -> Tensor:
@@ -49,7 +64,7 @@ class GlobalCoupling:
 
     def transfer(self, shape: tuple[int, ...]) -> Tensor:
         """Factor by which the average multiplies each Fourier mode of an image: 1 for the mean, 0 for all others."""
-        b = torch.zeros(shape)
+        b = torch.zeros(shape, dtype=torch.float32)
         b[(0,) * len(shape)] = 1.0
         return b
 
@@ -73,7 +88,8 @@ class LocalCoupling:
     Args:
         radius: half width of the box in pixels, at least 1 and smaller than the image.
         boundary: "periodic", or "reflect": mirrored at the edge of the border pixels (d c b a | a b c d | d c b a),
-            the one reflection that keeps the coupling symmetric, so that it derives from an energy.
+            the one reflection that keeps the coupling symmetric, so that it derives from an energy.  A pair is for
+            (rows, columns) of images: ("reflect", "periodic") goes on from the left edge at the right one.
 
     Raises:
         ValueError: radius or boundary outside these; on use, radius not smaller than the image.
@@ -82,29 +98,35 @@ class LocalCoupling:
     """
 
     radius: int
-    boundary: Literal["periodic", "reflect"] = "periodic"
+    boundary: Boundary | tuple[Boundary, Boundary] = "periodic"
 
     def __post_init__(self) -> None:
-        if isinstance(self.radius, bool) or not isinstance(self.radius, int) or self.radius < 1:
+        boundary: Any = self.boundary
+        sides = (boundary, boundary) if isinstance(boundary, str) else boundary
+        if (
+            not isinstance(sides, (tuple, list))
+            or len(sides) != 2
+            or not set(map(str, sides)) <= {"periodic", "reflect"}
+        ):
             raise ValueError(
-                f"radius: got {self.radius!r}, expected an integer >= 1; try GlobalCoupling() for everybody"
+                f"boundary: got {boundary!r}, expected 'periodic', 'reflect' or a pair of them for (rows, columns); "
+                "try 'periodic'"
             )
-        if self.boundary not in ("periodic", "reflect"):
-            raise ValueError(f"boundary: got {self.boundary!r}, expected 'periodic' or 'reflect'; try 'periodic'")
+        object.__setattr__(self, "radius", check_count("radius", self.radius))
+        object.__setattr__(self, "boundary", str(sides[0]) if sides[0] == sides[1] else tuple(map(str, sides)))
 
     def average(self, x: Tensor) -> Tensor:
         """Mean over the box around every pixel, same shape as ``x``."""
-        dims = _spatial_dims(x)
-        if not (x.is_floating_point() or x.is_complex()):
-            raise ValueError(f"local coupling: got dtype {x.dtype}, expected real or complex numbers; try x.float()")
-        smallest = min(x.shape[dim] for dim in dims)
+        _check_numbers(x, "local")
+        sides = self._sides(x.shape[1:])
+        smallest = min(x.shape[dim] for dim in sides)
         if self.radius >= smallest:
             raise ValueError(
                 f"radius: got {self.radius} for an image of shape {tuple(x.shape)}, expected less than {smallest}; "
                 "try GlobalCoupling() for everybody"
             )
-        for dim in dims:
-            x = _box_mean(x, self.radius, dim, self.boundary)
+        for dim, boundary in sides.items():
+            x = _box_mean(x, self.radius, dim, boundary)
         return x
 
     def mean_field(self, theta: Tensor) -> Tensor:
@@ -114,21 +136,22 @@ class LocalCoupling:
     def transfer(self, shape: tuple[int, ...]) -> Tensor:
         """Factor by which the average multiplies each mode of an image (C, H, W) or line (N,).
 
-        Modes are those of the discrete Fourier transform for periodic, of the cosine transform (DCT-II) for reflecting
-        boundaries.  Channels do not mix.
+        Modes are those of the discrete Fourier transform along periodic sides, of the cosine transform (DCT-II) along
+        reflecting ones.  Channels do not mix.
         """
-        factor = torch.ones(shape)
-        for dim in range(max(len(shape) - 2, 0), len(shape)):
+        factor = torch.ones(shape, dtype=torch.float32)
+        offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
+        for dim, boundary in self._sides(shape).items():
             n = shape[dim]
-            turn = torch.arange(n, dtype=torch.float64) * (math.pi / n) * (2 if self.boundary == "periodic" else 1)
-            offsets = torch.arange(-self.radius, self.radius + 1, dtype=torch.float64)
+            turn = torch.arange(n, dtype=torch.float64) * (math.pi / n) * (2 if boundary == "periodic" else 1)
             along = torch.cos(turn[:, None] * offsets).mean(1).to(factor.dtype)
-            factor = factor * along.reshape([-1 if d == dim else 1 for d in range(len(shape))])
+            factor = factor * along.reshape(-1, *[1] * (-1 - dim))
         return factor
 
     def to_dict(self) -> dict[str, Any]:
         """Kind, radius and boundary."""
-        return {"kind": "local", "radius": self.radius, "boundary": self.boundary}
+        boundary = self.boundary if isinstance(self.boundary, str) else list(self.boundary)
+        return {"kind": "local", "radius": self.radius, "boundary": boundary}
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> LocalCoupling:
@@ -142,19 +165,23 @@ class LocalCoupling:
         except TypeError as error:
             raise ValueError(f"coupling: got {data!r}, expected kind 'local', radius and boundary") from error
 
+    def _sides(self, shape: Sequence[int]) -> dict[int, str]:
+        """The boundary along each dimension of space, counted from the last, of one image or line of this shape."""
+        boundary: Any = self.boundary
+        if len(shape) == 3:
+            rows, columns = (boundary, boundary) if isinstance(boundary, str) else boundary
+            return {-2: rows, -1: columns}
+        if len(shape) == 1 and isinstance(boundary, str):
+            return {-1: boundary}
+        one = "images (C, H, W) or oscillators (N,)" if isinstance(boundary, str) else "images (C, H, W), for a pair"
+        raise ValueError(
+            f"local coupling: got {tuple(shape)} after the batch dimension, expected {one}; try x[None] for one image, "
+            "one boundary for oscillators"
+        )
+
 
 def _options(data: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in data.items() if name != "kind"}
-
-
-def _spatial_dims(x: Tensor) -> tuple[int, ...]:
-    if x.ndim == 2:
-        return (1,)
-    if x.ndim == 4:
-        return (2, 3)
-    raise ValueError(
-        f"local coupling: got shape {tuple(x.shape)}, expected images (B, C, H, W) or oscillators (B, N); try x[None]"
-    )
 
 
 # A product with an n x n averaging matrix is up to three times faster than prefix sums for short lines and slower for
@@ -172,8 +199,8 @@ def _box_mean_by_matrix(x: Tensor, radius: int, dim: int, boundary: str) -> Tens
     # The compiler must not see the cache, and does not need it.
     make = _averaging_matrix if torch.compiler.is_compiling() else _kept_averaging_matrix
     matrix = make(x.shape[dim], radius, boundary, x.dtype, x.device)
-    with torch.autocast(x.device.type, enabled=False):  # bf16 would round the field away
-        return matrix @ x if dim == x.ndim - 2 else x @ matrix
+    with without_autocast(x):  # bf16 would round the field away
+        return matrix @ x if dim == -2 else x @ matrix
 
 
 def _averaging_matrix(n: int, radius: int, boundary: str, dtype: torch.dtype, device: torch.device) -> Tensor:
@@ -201,17 +228,36 @@ def _kept_averaging_matrix(n: int, radius: int, boundary: str, dtype: torch.dtyp
 
 def _box_mean_by_prefix_sums(x: Tensor, radius: int, dim: int, boundary: str) -> Tensor:
     n = x.shape[dim]
-    index = torch.arange(-radius - 1, n + radius, device=x.device)
-    if boundary == "periodic":
-        index = index % n
-    else:
-        index = index % (2 * n)
-        index = torch.where(index < n, index, 2 * n - 1 - index)
+    index = pixels_beyond_edges(-radius - 1, n + radius, n, boundary, x.device)
     # Double precision: a difference of long float32 sums would lose the digits that the box mean needs.
     double = torch.complex128 if x.is_complex() else torch.float64
     sums = x.index_select(dim, index).cumsum(dim, dtype=double)
     box = sums.narrow(dim, 2 * radius + 1, n) - sums.narrow(dim, 0, n)
     return (box / (2 * radius + 1)).to(x.dtype)
+
+
+def pixels_beyond_edges(first: int, last: int, n: int, boundary: str, device: torch.device) -> Tensor:
+    """Which of the n pixels of a line is seen at each place from ``first`` to ``last`` - 1, also beyond its edges."""
+    index = torch.arange(first, last, device=device)
+    if boundary == "periodic":
+        return index % n
+    index = index % (2 * n)
+    return torch.where(index < n, index, 2 * n - 1 - index)
+
+
+def without_autocast(x: Tensor) -> AbstractContextManager[Any]:
+    """Full precision for what is computed on the device of x; the meta device, which computes nothing, has no other."""
+    return nullcontext() if x.is_meta else torch.autocast(x.device.type, enabled=False)
+
+
+def _check_numbers(x: Tensor, kind: str) -> None:
+    if not isinstance(x, Tensor) or not (x.is_floating_point() or x.is_complex()):
+        got = f"dtype {x.dtype}" if isinstance(x, Tensor) else type(x).__name__
+        raise ValueError(
+            f"{kind} coupling: got {got}, expected real or complex numbers; try torch.as_tensor(x).float()"
+        )
+    if x.ndim < 2:
+        raise ValueError(f"{kind} coupling: got shape {tuple(x.shape)}, expected a batch (B, ...); try x[None]")
 
 
 def drift_in_field(sin: Tensor, cos: Tensor, field_real: Tensor, field_imag: Tensor) -> Tensor:
@@ -240,14 +286,20 @@ def kuramoto_drift(
         Book: chapter 2.
 
     Raises:
-        ValueError: a mean field that is not complex.
+        ValueError: a mean field that is not complex, or of a shape that does not broadcast to the phases'.
 
     >>> kuramoto_drift(torch.tensor([0.1]), torch.tensor([0.5j]), 2.0, 0.0)
     tensor([0.9950])
     """
-    if not mean_field.is_complex():
+    if not isinstance(mean_field, Tensor) or not mean_field.is_complex():
+        got = f"dtype {mean_field.dtype}" if isinstance(mean_field, Tensor) else type(mean_field).__name__
+        raise ValueError(f"mean_field: got {got}, expected a complex tensor; try coupling.mean_field(theta)")
+    batch = theta.shape[:1] if theta.shape[:1] != (1,) else mean_field.shape[:1]  # one image may meet many fields
+    sides = zip(reversed(mean_field.shape), reversed(batch + theta.shape[1:]), strict=False)
+    if mean_field.ndim > theta.ndim or any(n not in (1, of_theta) for n, of_theta in sides):
         raise ValueError(
-            f"mean_field: got dtype {mean_field.dtype}, expected a complex field; try coupling.mean_field(theta)"
+            f"mean_field: got shape {tuple(mean_field.shape)}, expected one that broadcasts to {tuple(theta.shape)}; "
+            "try coupling.mean_field(theta)"
         )
     pull = drift_in_field(theta.sin(), theta.cos(), mean_field.real, mean_field.imag)
     return coupling_strength * pull - reference_strength * torch.sin(theta - reference_phase)

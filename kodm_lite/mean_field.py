@@ -1,13 +1,8 @@
 r"""The law of every phase given the data, by propagation of chaos: a conditional score without simulating its target.
 
 Given the image at time 0, its pixels are almost independent at time t, each driven by the deterministic field H that
-the *expected* phases of its neighbours make.  The law of a pixel is followed in two ways.  While it is narrow, by its
-mean m, variance V and third and fourth cumulants, whose equations are those of the moments of x = theta - m,
-
-.. math:: \frac{d}{dt} \mathbb E\,x^k = k\,\mathbb E\bigl[x^{k-1} (\operatorname{Im}(H e^{-i\theta}) - \dot m)\bigr]
-          + k (k-1) D\,\mathbb E\,x^{k-2} ,
-
-and later by its Fourier modes,
+the *expected* phases of its neighbours make.  The law of a pixel is followed in two ways: while it is narrow, by
+its first four cumulants (:mod:`kodm_lite.cumulants`), and later by its Fourier modes,
 
 .. math:: \dot c_n = \tfrac n2 (H c_{n-1} - \bar H c_{n+1}) - n^2 D c_n, \qquad
           p = \tfrac1{2\pi} \bigl(1 + 2 \operatorname{Re} \textstyle\sum_n c_n e^{-in\theta}\bigr) .
@@ -21,15 +16,18 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from numbers import Real
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import angle_difference, wrap
+from kodm_lite.circular import check_precision, wrap
+from kodm_lite.cumulants import Cumulants, field_of, narrow_laws
 from kodm_lite.kuramoto import GlobalCoupling
-from kodm_lite.process import Coefficients, KuramotoProcess, per_image
+from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators, uniform
+from kodm_lite.schedules import per_image
 
 __all__ = ["MeanFieldLaw", "mean_field_law", "mean_field_sample"]
 
@@ -40,45 +38,6 @@ _SHARPEST = 20.0  # concentration up to which the series is meant to be used: sh
 # Densities below (relative to uniform) are errors of the series: of rounding, and in strong fields of truncation.
 _FLOOR, _STRONG, _STRONG_FLOOR = 1e-6, 2.0, 3e-5
 _HALVINGS = 25  # of the circle, to the precision of a float32 angle
-
-
-class Cumulants(NamedTuple):
-    """A narrow law on the circle by its first four cumulants, all of the shape of the phases.
-
-    Args:
-        mean: radians.
-        variance: of the angle on the line around the mean.
-        third, fourth: further cumulants; both zero for a wrapped normal law.
-    """
-
-    mean: Tensor
-    variance: Tensor
-    third: Tensor
-    fourth: Tensor
-
-    def mode(self, n: Tensor | int) -> Tensor:
-        """E exp(i n theta), for orders n that broadcast."""
-        decay = -0.5 * n**2 * self.variance + n**4 * self.fourth / 24
-        size, angle = decay.exp(), n * self.mean - n**3 * self.third / 6
-        return torch.complex(size * angle.cos(), size * angle.sin())  # a third of the time of torch.polar
-
-    def score(self, theta: Tensor) -> Tensor:
-        """Derivative of the log-density, by the Edgeworth series of its logarithm."""
-        scale, skewness, excess = self._standardised()
-        y = angle_difference(theta, self.mean) / scale
-        bend = 0.5 * skewness * (y.square() - 1) + (excess / 6 - 0.5 * skewness.square()) * (y**3 - 3 * y)
-        return (bend - (1 + 0.5 * skewness.square()) * y) / scale
-
-    def quantile(self, u: Tensor) -> Tensor:
-        """Where the distribution function is u, by the expansion of Cornish and Fisher."""
-        scale, skewness, excess = self._standardised()
-        w = torch.special.ndtri(u)
-        bend = skewness / 6 * (w.square() - 1) + excess / 24 * (w**3 - 3 * w)
-        return self.mean + scale * (w + bend - skewness.square() / 36 * (2 * w**3 - 5 * w))
-
-    def _standardised(self) -> tuple[Tensor, Tensor, Tensor]:
-        variance = self.variance.clamp(min=1e-12)
-        return variance.sqrt(), self.third / variance**1.5, self.fourth / variance.square()
 
 
 @dataclass(frozen=True)
@@ -132,7 +91,7 @@ class MeanFieldLaw:
 
     @property
     def _orders(self) -> Tensor:
-        n = torch.arange(1, len(self.modes) + 1, device=self.modes.device)
+        n = torch.arange(1, len(self.modes) + 1, dtype=self.field.real.dtype, device=self.modes.device)
         return n.reshape(-1, *[1] * (self.modes.ndim - 1))
 
 
@@ -159,49 +118,26 @@ def mean_field_law(process: KuramotoProcess, theta0: Tensor, t: Tensor, toleranc
         ValueError: times outside [0, 1], or not one per image, fields of a concentration (K + K_ref)/D above 20, a
             tolerance outside its range.
     """
-    if not FINEST <= tolerance <= COARSEST:
-        raise ValueError(f"tolerance: got {tolerance}, expected {FINEST} to {COARSEST}; try the default")
-    if t.shape != theta0.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
-        raise ValueError(f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(theta0)}")
-    order = torch.argsort(t, descending=True, stable=True)
-    ends = t[order].tolist()
-    back = torch.argsort(order).to(theta0.device)
-    times = t[order].to(theta0)
+    _check_arguments(theta0, t, tolerance)
     kappa = _largest_concentration(process)
     stretch = (tolerance / FINEST) ** 0.3 if kappa <= _STRONG else 1.0  # measured: errors grow like stages^3.3
     clock = min(stretch * _SWITCH, 0.3 / max(kappa, 1.0))
     switch = process.time_of(clock)
-    cumulants = _narrow_laws(process, theta0[order.to(theta0.device)], times.clamp(max=switch))
-    late = sum(end > switch for end in ends)
-    tail = _TAIL * tolerance / FINEST
-    most = _needed_modes(clock, kappa, tail)
-    orders = torch.arange(1, most + 1, device=theta0.device).reshape(-1, *[1] * theta0.ndim)
-    start = Cumulants(*(x[:late] for x in cumulants)).mode(orders)
-    shared = isinstance(process.coupling, GlobalCoupling) and not isinstance(process.reference_phase, Tensor)
-    columns = _propagator_columns(start) if shared else _pixel_columns(process, start)
-    modes, arrived = columns.start, []
-    t0 = switch
-    while len(modes[0]):
-        modes = modes[: _needed_modes(clock, kappa, tail)]
-        clock += stretch * min(0.4 * clock, 0.6, 4 / max(kappa, 1.0) ** 2)
-        t1 = process.time_of(clock)
-        modes = _stage(process, columns, modes, t0, times[: len(modes[0])].clamp(max=t1))
-        left = sum(end > t1 for end in ends[: len(modes[0])])
-        arrived.append(modes[:, left:])
-        modes, t0 = modes[:, :left], t1
-    full = torch.zeros(most, *theta0.shape, dtype=start.dtype, device=theta0.device)
-    done = late
-    for part in arrived:
-        done -= part.shape[1]
-        images = slice(done, done + part.shape[1])
-        full[: len(part), images] = _propagate(part, start[:, images]) if shared else part
+    stages = _stages(process, clock, kappa, stretch, _TAIL * tolerance / FINEST)
+
+    order = torch.argsort(t, descending=True, stable=True)  # the latest first: who arrives is at the end, and leaves
+    ends, times = t[order].tolist(), t[order].to(theta0)
+    order = order.to(theta0.device)
+    cumulants = narrow_laws(process, theta0[order], times.clamp(max=switch))
+    modes = _wide_laws(process, cumulants, stages, times, ends)
+
     narrow = (times <= switch).reshape(-1, *[1] * (theta0.ndim - 1))
-    first = torch.where(narrow, cumulants.mode(1), full[0])
-    average = process.coupling.average(first)
-    field = _field(process, average, process.coupling_strength.at(times), process.reference_strength.at(times))
-    field = field.expand_as(first)
+    first = torch.where(narrow, cumulants.mode(1), modes[0])
+    strengths = process.coupling_strength.at(times), process.reference_strength.at(times)
+    field = field_of(process, process.coupling.average(first), *strengths).expand_as(first)
+    back = torch.argsort(order)
     floor = _FLOOR if kappa <= _STRONG else _STRONG_FLOOR
-    return MeanFieldLaw(Cumulants(*(x[back] for x in cumulants)), full[:, back], narrow[back], field[back], floor)
+    return MeanFieldLaw(Cumulants(*(x[back] for x in cumulants)), modes[:, back], narrow[back], field[back], floor)
 
 
 def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, generator: Generators = None) -> Tensor:
@@ -226,45 +162,67 @@ def mean_field_sample(process: KuramotoProcess, theta0: Tensor, t: Tensor, gener
     return mean_field_law(process, theta0, t).sample(generator)
 
 
-def _narrow_laws(process: KuramotoProcess, theta0: Tensor, t: Tensor) -> Cumulants:
-    """Cumulants at times t (B,), from points at time 0, by a Runge-Kutta method.
+def _check_arguments(theta0: Tensor, t: Tensor, tolerance: float) -> None:
+    if not (isinstance(tolerance, Real) and FINEST <= tolerance <= COARSEST):
+        raise ValueError(f"tolerance: got {tolerance!r}, expected {FINEST} to {COARSEST}; try the default")
+    check_precision(theta0, "theta0")
+    if not isinstance(t, Tensor) or t.shape != theta0.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
+        got = f"{t.flatten()[:3].tolist()}..." if isinstance(t, Tensor) else type(t).__name__
+        count = len(theta0) if theta0.ndim else 0
+        raise ValueError(
+            f"t: got {got}, expected one time in [0, 1] for each of {count} images; try torch.full(({count},), 0.5)"
+        )
 
-    It is of order 4 where K/D and K_ref/D are constant, and of order 2, with more steps, where they are not: K, K_ref
-    and D are their means over a step.
+
+class _Stage(NamedTuple):
+    """A stretch of time, and how many Fourier modes it takes."""
+
+    start: float
+    end: float
+    modes: int
+
+
+def _stages(process: KuramotoProcess, clock: float, kappa: float, stretch: float, tail: float) -> list[_Stage]:
+    """From the switch, when the clock shows ``clock``, to the end: longer and longer, with fewer and fewer modes."""
+    stages = [_Stage(process.time_of(clock), process.time_of(clock), _needed_modes(clock, kappa, tail))]
+    while stages[-1].end < 1:
+        modes = _needed_modes(clock, kappa, tail)
+        clock += stretch * min(0.4 * clock, max(0.6, clock / 30), 4 / max(kappa, 1.0) ** 2)
+        stages.append(_Stage(stages[-1].end, process.time_of(clock), modes))
+    return stages
+
+
+def _wide_laws(
+    process: KuramotoProcess, narrow: Cumulants, stages: list[_Stage], times: Tensor, ends: list[float]
+) -> Tensor:
+    """Fourier modes (n, B, ...) at the times (B,), the latest first; zero for images that end before the switch.
+
+    Args:
+        narrow: laws of all phases at the switch, or before it where an image ends before.
+        stages: the first one, of no length, is the switch.
+        times, ends: when images end, where they are computed and as numbers.
     """
-    steps = 1 if _has_constant_ratios(process) else 8
-    zero = torch.zeros_like(theta0)
-    law = Cumulants(theta0, zero, zero, zero)
+    (_, switch, most), *stages = stages
+    laws = torch.zeros(most, *narrow.mean.shape, dtype=narrow.mean.dtype.to_complex(), device=narrow.mean.device)
+    orders = torch.arange(1, most + 1, dtype=times.dtype, device=times.device).reshape(-1, *[1] * narrow.mean.ndim)
+    running = _later(ends, switch)
+    start = Cumulants(*(x[:running] for x in narrow)).mode(orders)
+    shared = isinstance(process.coupling, GlobalCoupling) and not isinstance(process.reference_phase, Tensor)
+    columns = _propagator_columns(start) if shared else _pixel_columns(process, start)
+    modes = columns.start
+    for stage in stages:
+        if not running:
+            break
+        going = _later(ends[:running], stage.end)
+        modes = _advance(process, columns, modes[: stage.modes], stage.start, times[:running].clamp(max=stage.end))
+        laws[: len(modes), going:running] = columns.pixels(modes[:, going:], start[:, going:running])
+        modes, running = modes[:, :going], going
+    return laws
 
-    def ahead(law: Cumulants, *rates: tuple[float, Cumulants]) -> Cumulants:
-        return Cumulants(*(x + sum(w * r[k] for w, r in rates) for k, x in enumerate(law)))
 
-    for k in range(steps):
-        step = process.coefficients(t * k / steps, t * (k + 1) / steps)
-        first = _cumulant_rates(process, law, step)
-        second = _cumulant_rates(process, ahead(law, (0.5, first)), step)
-        third = _cumulant_rates(process, ahead(law, (0.5, second)), step)
-        fourth = _cumulant_rates(process, ahead(law, (1.0, third)), step)
-        law = ahead(law, (1 / 6, first), (1 / 3, second), (1 / 3, third), (1 / 6, fourth))
-    return law
-
-
-def _cumulant_rates(process: KuramotoProcess, law: Cumulants, step: Coefficients) -> Cumulants:
-    """Rates of change of the cumulants times the length of the step, with the means of K, K_ref and D over it.
-
-    The moments of x with the drift are derivatives of the characteristic function exp(g(w)) = E exp(-iwx) at w = 1:
-    E[x exp(-ix)] = i g' exp(g), E[x^2 exp(-ix)] = -(g'' + g'^2) exp(g) and so on.
-    """
-    _, v, k3, k4 = law
-    growth = per_image(step.variance, v)
-    average = process.coupling.average(law.mode(1))
-    pull = _field(process, average, step.coupling, step.reference) * law.mode(1).conj()  # H E exp(-i theta)
-    g1, g2, g3 = torch.complex(k4 / 6 - v, k3 / 2), torch.complex(k4 / 2 - v, k3), torch.complex(k4, k3)
-    dm = pull.imag
-    dv = growth + 2 * (pull * g1).real
-    dk3 = -3 * (pull * (g2 + g1 * g1)).imag - 3 * v * dm
-    dk4 = -4 * (pull * (g3 + 3 * g1 * g2 + g1 * g1 * g1)).real - 4 * k3 * dm + 6 * v * (growth - dv)
-    return Cumulants(dm, dv, dk3, dk4)
+def _later(ends: list[float], t: float) -> int:
+    """How many of the images, the latest first, end later."""
+    return sum(end > t for end in ends)
 
 
 class _Columns(NamedTuple):
@@ -274,16 +232,19 @@ class _Columns(NamedTuple):
         start: modes (n, B, ...) at the switch.
         average: from the first modes (B, ...) of the columns to the expected exp(i theta) of the neighbours.
         zeroth: c_0 of each column: 1 for a density, 0 for a difference of densities.
+        pixels: from columns at any time, and the modes of the pixels at the switch, to the modes of the pixels then.
     """
 
     start: Tensor
     average: Callable[[Tensor], Tensor]
     zeroth: Tensor
+    pixels: Callable[[Tensor, Tensor], Tensor]
 
 
 def _pixel_columns(process: KuramotoProcess, start: Tensor) -> _Columns:
     """Every pixel for itself."""
-    return _Columns(start, process.coupling.average, torch.ones((), dtype=start.dtype, device=start.device))
+    one = torch.ones((), dtype=start.dtype, device=start.device)
+    return _Columns(start, process.coupling.average, one, lambda columns, _: columns)
 
 
 def _propagator_columns(start: Tensor) -> _Columns:
@@ -296,8 +257,8 @@ def _propagator_columns(start: Tensor) -> _Columns:
     single = torch.eye(n, dtype=start.dtype, device=start.device)[:, None].expand(n, batch, n)
     average = start.flatten(2).mean(2, keepdim=True)
     zeroth = torch.zeros(n + 1, dtype=start.dtype, device=start.device)
-    zeroth[0] = 1
-    return _Columns(torch.cat([average, single], 2), lambda first: first[:, :1], zeroth)
+    zeroth[:1] = 1
+    return _Columns(torch.cat([average, single], 2), lambda first: first[:, :1], zeroth, _propagate)
 
 
 def _propagate(columns: Tensor, start: Tensor) -> Tensor:
@@ -308,7 +269,7 @@ def _propagate(columns: Tensor, start: Tensor) -> Tensor:
     return (average + single @ distance).transpose(0, 1).reshape(len(columns), *start.shape[1:])
 
 
-def _stage(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float, t1: Tensor) -> Tensor:
+def _advance(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float, t1: Tensor) -> Tensor:
     """Modes from time t0 to times t1 (B,), by the exponential Runge-Kutta method of order 4 (Cox and Matthews).
 
     (Of order 2 where K/D or K_ref/D change, as they are frozen at their means over the stage.)  Decay by diffusion is
@@ -325,7 +286,7 @@ def _stage(process: KuramotoProcess, columns: _Columns, modes: Tensor, t0: float
     # Real factors multiply pairs of real numbers, which takes half the time; the factor n of a rate is in the weights.
     def torque(pairs: Tensor) -> Tensor:
         c = torch.view_as_complex(pairs)
-        pull = 0.5 * _field(process, columns.average(c[0]), step.coupling, step.reference)
+        pull = 0.5 * field_of(process, columns.average(c[0]), step.coupling, step.reference)
         rate = torch.empty_like(c)  # written in place: fresh memory costs more than arithmetic
         rate[0] = pull * columns.zeroth
         torch.mul(pull, c[:-1], out=rate[1:])
@@ -357,13 +318,6 @@ def _phi(decay: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     return torch.where(near, 1 + z * phi2, phi1), phi2, phi3
 
 
-def _field(process: KuramotoProcess, average: Tensor, coupling: Tensor | float, reference: Tensor | float) -> Tensor:
-    """H from the neighbours' expected exp(i theta), with strengths per image (rates, or integrals over a step)."""
-    phase = torch.as_tensor(process.reference_phase, dtype=average.real.dtype, device=average.device)
-    pull = torch.polar(torch.ones_like(phase), phase)
-    return per_image(coupling, average) * average + per_image(reference, average) * pull
-
-
 def _needed_modes(clock: float, kappa: float, tail: float) -> int:
     """Modes of a law that narrowed by noise and field: 1/variance is at most 1/clock plus the concentration kappa."""
     return math.ceil(math.sqrt(-2 * math.log(tail) * (1 / clock + kappa))) + 1
@@ -387,9 +341,3 @@ def _largest_concentration(process: KuramotoProcess) -> float:
             "try transition score matching"
         )
     return largest
-
-
-def _has_constant_ratios(process: KuramotoProcess) -> bool:
-    noise = process.diffusion
-    strengths = (process.coupling_strength, process.reference_strength)
-    return all(math.isclose(s.start * noise.end, s.end * noise.start, rel_tol=1e-9) for s in strengths)

@@ -8,6 +8,7 @@ horizontal axis towards the rows below, as in :class:`kodm_lite.metrics.texture.
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -55,9 +56,10 @@ def orientation_field(image: Tensor, gradient_sigma: float = 1.0, window_sigma: 
     (True, True)
     """
     _check_image(image)
-    down, right = _gradient(image, gradient_sigma)
+    image = _scaled(image)
+    down, right = _gradient(image, gradient_sigma, "gradient_sigma")
     real, imaginary, size = (
-        blur(part, window_sigma)
+        _blur(part, window_sigma, "window_sigma")
         for part in (right.square() - down.square(), 2 * right * down, right.square() + down.square())
     )
     # Rounding alone is no direction: of gradients that small nothing is known.
@@ -104,19 +106,23 @@ def singular_points(doubled: Tensor, where: Tensor | None = None) -> tuple[Tenso
         where: mask (H, W) of the pixels that count; a point counts if its four pixels do.
 
     Returns:
-        Places (k, 2) of the cores and (l, 2) of the deltas: row and column, between pixels.
+        Places (k, 2) of the cores and (l, 2) of the deltas: row and column, between pixels, in the dtype of the phases.
+
+    Raises:
+        ValueError: no phases (H, W), a mask of another shape.
     """
+    validate_phases(doubled, "doubled")
     if doubled.ndim != 2:
         raise ValueError(f"doubled: got shape {tuple(doubled.shape)}, expected one field (H, W); try doubled[0]")
     winding = winding_numbers(doubled)
-    if where is not None and (where.dtype != torch.bool or where.shape != doubled.shape):
-        raise ValueError(
-            f"where: got {where.dtype} of shape {tuple(where.shape)}, expected booleans {tuple(doubled.shape)}; "
-            "try where > 0.5"
-        )
+    if where is not None and not (
+        isinstance(where, Tensor) and where.dtype == torch.bool and where.shape == doubled.shape
+    ):
+        got = f"{where.dtype} of shape {tuple(where.shape)}" if isinstance(where, Tensor) else type(where).__name__
+        raise ValueError(f"where: got {got}, expected booleans {tuple(doubled.shape)}; try where > 0.5")
     if where is not None:
         winding = winding * (where[:-1, :-1] & where[1:, :-1] & where[:-1, 1:] & where[1:, 1:])
-    cores, deltas = ((winding * sign > 0).nonzero() + 0.5 for sign in (1, -1))
+    cores, deltas = ((winding * sign > 0).nonzero().to(doubled.dtype) + 0.5 for sign in (1, -1))
     return cores, deltas
 
 
@@ -138,11 +144,13 @@ def ridge_frequency(image: Tensor, smoothing: float = 1.5, window_sigma: float =
         ValueError: see :func:`orientation_field`.
     """
     _check_image(image)
-    wave = image - blur(image, 1.5 * window_sigma)  # grey values have a mean, waves have none
-    square = blur(blur(wave, smoothing).square(), window_sigma)
+    image = _scaled(image)
+    wide = 1.5 * _check_sigma(window_sigma, "window_sigma")
+    wave = image - _blur(image, wide, "window_sigma")  # grey values have a mean, waves have none
+    square = _blur(_blur(wave, smoothing, "smoothing").square(), window_sigma, "window_sigma")
     limits = torch.finfo(image.dtype)
-    down, right = _gradient(wave, smoothing)
-    slope = blur(down.square() + right.square(), window_sigma)
+    down, right = _gradient(wave, smoothing, "smoothing")
+    slope = _blur(down.square() + right.square(), window_sigma, "window_sigma")
     seen = square > limits.eps * image.square().amax((-2, -1), keepdim=True)
     return torch.where(seen, (slope / square.clamp(min=limits.tiny)).sqrt() / TWO_PI, 0.0)
 
@@ -152,22 +160,29 @@ def blur(x: Tensor, sigma: float) -> Tensor:
 
     Args:
         x: any numbers (..., H, W).
-        sigma: standard deviation in pixels.
+        sigma: standard deviation in pixels, at least 0.3.
+
+    Raises:
+        ValueError: no floating numbers (..., H, W), NaN, a width that is none.
     """
-    weights, _ = _gaussian(sigma, x)
+    _check_image(x, "x", 1)
+    return _blur(x, sigma, "sigma")
+
+
+def _blur(x: Tensor, sigma: float, name: str) -> Tensor:
+    weights, _ = _gaussian(sigma, x, name)
     return _filtered(x, weights, weights)
 
 
-def _gradient(x: Tensor, sigma: float) -> tuple[Tensor, Tensor]:
+def _gradient(x: Tensor, sigma: float, name: str) -> tuple[Tensor, Tensor]:
     """Slopes of the blurred numbers towards the rows below and towards the columns to the right."""
-    weights, slopes = _gaussian(sigma, x)
+    weights, slopes = _gaussian(sigma, x, name)
     return _filtered(x, slopes, weights), _filtered(x, weights, slopes)
 
 
-def _gaussian(sigma: float, like: Tensor) -> tuple[Tensor, Tensor]:
+def _gaussian(sigma: float, like: Tensor, name: str) -> tuple[Tensor, Tensor]:
     """A Gaussian and its derivative, as weights of neighbours: their sum is 1, the other has slope 1 on a ramp."""
-    if not 0.3 <= sigma < math.inf:  # a narrower Gaussian has no neighbours to take slopes from
-        raise ValueError(f"sigma: got {sigma}, expected at least 0.3 pixels; try 3.0")
+    _check_sigma(sigma, name)
     reach = math.ceil(4 * sigma)
     place = torch.arange(-reach, reach + 1, dtype=like.dtype, device=like.device)
     weights = torch.exp(-0.5 * (place / sigma).square())
@@ -183,9 +198,30 @@ def _filtered(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
     return flat.reshape(x.shape)
 
 
-def _check_image(image: Tensor) -> None:
-    if not isinstance(image, Tensor) or not image.is_floating_point() or image.ndim < 2 or min(image.shape[-2:]) < 3:
+def _scaled(image: Tensor) -> Tensor:
+    """Each image times the power of two that makes its largest number about one: exact, and squares do not overflow."""
+    largest = image.detach().abs().amax((-2, -1), keepdim=True)
+    limit = 126 if image.dtype == torch.float32 else 1022
+    exponent = torch.frexp(largest).exponent.clamp(-limit, limit).to(image.dtype)
+    return image * torch.exp2(-exponent)
+
+
+def _check_sigma(sigma: float, name: str) -> float:
+    """Refuse widths without neighbours to take slopes from, and those beyond any image."""
+    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not 0.3 <= sigma <= 1000:
+        raise ValueError(f"{name}: got {sigma!r}, expected a width from 0.3 to 1000 pixels; try 3.0")
+    return float(sigma)
+
+
+def _check_image(image: Tensor, name: str = "image", least: int = 3) -> None:
+    """Refuse what is no image; values are looked at where they are at hand: not on a GPU, nor under torch.func."""
+    kinds = (torch.float32, torch.float64)
+    fine = isinstance(image, Tensor) and image.dtype in kinds and image.ndim >= 2
+    if not fine or image.numel() == 0 or min(image.shape[-2:]) < least:
         got = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(f"image: got {got}, expected floating numbers (..., H, W) from 3 x 3; try image.float()")
-    if image.numel() == 0 or not bool(torch.isfinite(image).all()):
-        raise ValueError("image: got nothing, NaN or infinity, expected numbers; try torch.isfinite to find them")
+        raise ValueError(
+            f"{name}: got {got}, expected float32 or float64 (..., H, W) from {least} x {least}; try {name}.float()"
+        )
+    at_hand = image.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(image)
+    if at_hand and not torch.compiler.is_compiling() and not bool(torch.isfinite(image).all()):
+        raise ValueError(f"{name}: got NaN or infinity, expected numbers; try torch.isfinite to find them")

@@ -13,18 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple, Protocol
+from numbers import Real
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
+from scipy.special import i0e, i1e
 from torch import Generator, Tensor
 
-from kodm_lite.circular import order_parameter, wrap
+from kodm_lite.circular import is_integer, order_parameter, wrap
 from kodm_lite.kernels import VonMises
 from kodm_lite.kuramoto import drift_in_field
-from kodm_lite.process import KuramotoProcess
-from kodm_lite.randomness import Generators, normal
+from kodm_lite.randomness import Generators, check_kind, check_one_per_image, known_device, normal
 
-__all__ = ["GibbsPrior", "OrderParameterPrior", "Prior", "TerminalMemory", "terminal_memory"]
+if TYPE_CHECKING:
+    from kodm_lite.process import KuramotoProcess
+
+__all__ = ["GibbsPrior", "OrderParameterPrior", "Prior", "stationary_law"]
 
 
 class Prior(Protocol):
@@ -56,20 +60,26 @@ class GibbsPrior:
     variance: float = 0.2
 
     def __post_init__(self) -> None:
-        if not (self.relaxation >= 0 and 0 < self.variance < float("inf")):
+        steps, variance = self.relaxation, self.variance
+        if not is_integer(steps, 0) or not (isinstance(variance, Real) and 0 < variance < float("inf")):
             raise ValueError(
-                f"relaxation, variance: got {self.relaxation} and {self.variance}, expected steps >= 0 and a positive "
+                f"relaxation, variance: got {steps!r} and {variance!r}, expected steps >= 0 and a positive "
                 "number; try the defaults"
             )
 
-    def sample(self, shape: tuple[int, ...], generator: Generators = None) -> Tensor:
-        """Phases of the given shape (B, C, H, W) or (B, N), in [-pi, pi), on the generator's device."""
+    def sample(
+        self, shape: tuple[int, ...], generator: Generators = None, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Phases of the given shape (B, C, H, W) or (B, N), in [-pi, pi), float32.
+
+        They are on ``device``, by default the generator's.
+        """
         check_shape(shape)
-        device = _device_of(generator)
-        law = self.process.prior(shape[1:])
-        law = VonMises(law.loc.to(device), law.concentration.to(device), validate_args=False)
-        theta = law.sample(shape[: len(shape) - law.loc.ndim], generator).to(torch.get_default_dtype())
+        device = device_of(generator, device)
+        law = self.process.prior(shape[1:])  # on the CPU, where its values may be looked at
         variance = min(self.variance, 0.5 / max(1.0, float(law.concentration.max())))
+        law = VonMises(law.loc.float().to(device), law.concentration.float().to(device), validate_args=False)
+        theta = law.sample(shape[: len(shape) - law.loc.ndim], generator)
         duration = variance / (2 * self.process.diffusion.at(1.0))  # of one step, at the rates of t = 1
         noise = 3**0.5 * normal(theta, generator)  # so that the first mean of two has the variance of a whole kick
         for _ in range(self.relaxation):
@@ -109,16 +119,19 @@ class OrderParameterPrior:
         final = process.simulate(theta0, 1.0, generator=generator)
         return cls(order_parameter(final.flatten(1), dim=1))
 
-    def sample(self, shape: tuple[int, ...], generator: Generators = None) -> Tensor:
-        """Phases (B, ...) in [-pi, pi)."""
+    def sample(
+        self, shape: tuple[int, ...], generator: Generators = None, device: torch.device | str | None = None
+    ) -> Tensor:
+        """Phases (B, ...) in [-pi, pi), on ``device``, by default the generator's."""
         check_shape(shape)
+        device = device_of(generator, device)
         if isinstance(generator, Sequence):
-            return torch.cat([self.sample((1, *shape[1:]), g) for g in generator])
-        device = _device_of(generator)
+            check_one_per_image(generator, torch.empty(shape, device="meta"))
+            return torch.cat([self.sample((1, *shape[1:]), g, device) for g in generator])
         pool = self.order_parameters.to(device)
         z = pool[torch.randint(len(pool), (shape[0],), generator=generator, device=device)]
         z = z.reshape(-1, *[1] * (len(shape) - 1))
-        law = VonMises.from_order_parameter(z)
+        law = VonMises.from_order_parameter(z, validate_args=False)
         law = VonMises(law.loc.expand(shape), law.concentration.expand(shape), validate_args=False)
         return _pull_to(law.sample((), generator), z)
 
@@ -137,72 +150,80 @@ def _pull_to(theta: Tensor, z: Tensor, iterations: int = 4) -> Tensor:
     return wrap(theta)
 
 
-class TerminalMemory(NamedTuple):
-    """Signal-to-noise ratio left in each spatial Fourier mode, with its standard error (jackknife over images).
+def stationary_law(process: KuramotoProcess, shape: tuple[int, ...] | None = None) -> VonMises:
+    """The marginal law of one phase in the stationary state of the coefficients at t = 1, self-consistently.
 
-    All tensors have the shape of one image; index (0, ..., 0) is the order parameter.
-    """
-
-    ratio: Tensor
-    standard_error: Tensor
-    signal: Tensor
-    noise: Tensor
-
-
-def terminal_memory(
-    process: KuramotoProcess, theta0: Tensor, replicas: int = 8, t: float = 1.0, generator: Generators = None
-) -> TerminalMemory:
-    r"""How much of the data is left in the state at time t, per spatial Fourier mode of :math:`e^{i\theta}`.
-
-    Every image is simulated ``replicas`` times.  The spread of a mode over replicas is noise; the spread of its mean
-    over images, less what the noise adds to it, is signal.  A ratio far below 1 means that a sampler may start from a
-    prior that knows nothing of the data.
+    A phase sees the field H = K z + K_ref exp(i psi_ref) and settles in the von Mises law around arg H with
+    concentration abs(H) / D; its neighbours do the same, which gives z back.  Iterated from full synchrony this
+    converges to the most synchronised solution.
 
     Args:
         process: the forward process.
-        theta0: images (B, C, H, W) or (B, N), at least 3, radians.
-        replicas: simulations per image, at least 2.
-        t: the time to look at.
-        generator: None or one generator.
+        shape: shape of one image, needed only if the reference phase is a field.
 
     Returns:
-        :class:`TerminalMemory`.  A ratio may come out slightly negative where nothing is left.
+        VonMises with scalar parameters, or with one per pixel for a reference field, on the CPU.  Book: chapter 3.
 
     Raises:
-        ValueError: fewer than 3 images or 2 replicas, and whatever ``process.simulate`` refuses.  Book: chapter 3.
+        ValueError: no noise at t = 1, or a shape that the reference field does not fit.
     """
-    if len(theta0) < 3 or replicas < 2:
+    k, k_ref, d = (s.at(1.0) for s in (process.coupling_strength, process.reference_strength, process.diffusion))
+    if d == 0:
         raise ValueError(
-            f"theta0, replicas: got {len(theta0)} images and {replicas} replicas, expected at least 3 and 2"
+            "diffusion: got 0 at t = 1, expected noise there; without it there is no stationary law; "
+            "try LinearSchedule(0.005, 5.0)"
         )
-    dims = tuple(range(1, theta0.ndim))
-    modes = []
-    for _ in range(replicas):
-        theta = process.simulate(theta0, t, generator=generator)
-        modes.append(torch.fft.fftn(torch.polar(torch.ones_like(theta), theta), dim=dims, norm="forward"))
-    z = torch.stack(modes, 1)  # (B, replicas, *shape)
-    mean = z.mean(1)
-    noise = (z - mean[:, None]).abs().square().sum(1) / (replicas - 1)  # per image
-
-    def estimate(keep: Tensor) -> tuple[Tensor, Tensor]:
-        m, n = mean[keep], noise[keep].mean(0)
-        between = (m - m.mean(0)).abs().square().sum(0) / (len(m) - 1)
-        return between - n / replicas, n
-
-    everything = torch.arange(len(theta0))
-    signal, spread = estimate(everything)
-    left_out = [estimate(everything[everything != b]) for b in range(len(theta0))]
-    ratios = torch.stack([s / n for s, n in left_out])
-    error = ((len(theta0) - 1) * (ratios - ratios.mean(0)).square().mean(0)).sqrt()
-    return TerminalMemory(signal / spread, error, signal, spread)
+    if isinstance(process.reference_phase, Tensor):
+        return _law_in_field(process, process.reference_phase, (k, k_ref, d), shape)
+    r = 1.0
+    for _ in range(10_000):
+        kappa = (k * r + k_ref) / d
+        r, previous = float(i1e(kappa) / i0e(kappa)), r
+        if abs(r - previous) < 1e-15:
+            break
+    return VonMises(process.reference_phase, (k * r + k_ref) / d)
 
 
-def check_shape(shape: tuple[int, ...]) -> None:
-    if not isinstance(shape, Sequence) or len(shape) not in (2, 4) or min(shape) < 1:
-        raise ValueError(f"shape: got {shape!r}, expected images (B, C, H, W) or oscillators (B, N), nothing empty")
+def _law_in_field(
+    process: KuramotoProcess, field: Tensor, rates: tuple[float, float, float], shape: tuple[int, ...] | None
+) -> VonMises:
+    k, k_ref, d = rates
+    shape = tuple(field.shape if shape is None else shape)
+    check_fits(field, shape)
+    phase = field.detach().to("cpu", torch.float64).expand(shape)[None]
+    mu, kappa = phase, torch.full_like(phase, (k + k_ref) / d)
+    for _ in range(500):
+        r = VonMises(mu, kappa, validate_args=False).mean_resultant_length()
+        real = k * process.coupling.average(r * mu.cos()) + k_ref * phase.cos()
+        imag = k * process.coupling.average(r * mu.sin()) + k_ref * phase.sin()
+        mu, previous, kappa = torch.atan2(imag, real), kappa, torch.hypot(imag, real) / d
+        if float((kappa - previous).abs().max()) < 1e-12:
+            break
+    return VonMises(mu[0].float(), kappa[0].float())
 
 
-def _device_of(generator: Generators) -> torch.device:
-    if generator is None:
-        return torch.device("cpu")
-    return (generator if isinstance(generator, Generator) else generator[0]).device
+def check_fits(field: Tensor, shape: tuple[int, ...]) -> None:
+    """Refuse a reference field that does not broadcast to one image of that shape."""
+    ahead = len(shape) - field.ndim
+    if ahead < 0 or any(a not in (1, b) for a, b in zip(field.shape, shape[ahead:], strict=True)):
+        raise ValueError(
+            f"reference_phase: got shape {tuple(field.shape)}, expected one that broadcasts to {shape}; "
+            "try one phase per pixel"
+        )
+
+
+def check_shape(shape: Any) -> None:
+    """Refuse what is no shape of images (B, C, H, W) or oscillators (B, N)."""
+    if not isinstance(shape, Sequence) or len(shape) not in (2, 4) or not all(is_integer(n, 1) for n in shape):
+        raise ValueError(
+            f"shape: got {shape!r}, expected images (B, C, H, W) or oscillators (B, N), nothing empty; try (4, 1, 8, 8)"
+        )
+
+
+def device_of(generator: Generators, device: torch.device | str | None = None) -> torch.device:
+    """Where numbers are drawn: on the device asked for, by default on that of the generator, or else on the CPU."""
+    check_kind(generator)
+    first = generator[0] if isinstance(generator, Sequence) and generator else generator
+    if isinstance(first, Generator):
+        return first.device if device is None else known_device(device)
+    return known_device(device)

@@ -18,9 +18,11 @@ from torch import Generator, Tensor
 __all__ = [
     "Generators",
     "Seeds",
+    "check_kind",
     "check_one_per_image",
     "device_of",
     "generators_from_seeds",
+    "known_device",
     "normal",
     "one_generator_per_seed",
     "uniform",
@@ -38,13 +40,30 @@ def generators_from_seeds(seeds: Seeds, device: torch.device | str = "cpu") -> l
         device: of the generators.
 
     Raises:
-        ValueError: no sequence of integers, or integers of more than 64 bits.
+        ValueError: no sequence of integers, integers of more than 64 bits, or a device that is not there.
 
     >>> a, b = generators_from_seeds([1, 2])
     >>> a.initial_seed(), b.initial_seed()
     (1, 2)
     """
+    device = known_device(device)
     return [Generator(device).manual_seed(seed) for seed in _integers(seeds)]
+
+
+def known_device(device: torch.device | str | None) -> torch.device:
+    """The device of that name, if this machine has it; None is the CPU.
+
+    Raises:
+        ValueError: no device of this machine.
+    """
+    try:
+        known = torch.device("cpu" if device is None else device)
+        torch.empty(0, device=known)
+    except (RuntimeError, TypeError, AssertionError, NotImplementedError) as error:
+        raise ValueError(
+            f"device: got {device!r}, expected one of this machine ({str(error).splitlines()[0]}); try 'cpu'"
+        ) from None
+    return known
 
 
 def one_generator_per_seed(
@@ -56,7 +75,7 @@ def one_generator_per_seed(
         ValueError: both, another number of seeds, seeds that are no integers, generators that are none.
     """
     if seeds is None:
-        _check_kind(generator)
+        check_kind(generator)
         return generator
     if generator is not None:
         raise ValueError("seeds, generator: got both, expected one of them")
@@ -102,13 +121,24 @@ def device_of(generator: Generators) -> torch.device:
 
 def _draw(draw: Callable[..., Tensor], like: Tensor, generator: Generators) -> Tensor:
     if generator is None or isinstance(generator, Generator):
+        _check_device(generator, like)
         return draw(like.shape, generator=generator, dtype=like.dtype, device=like.device)
     check_one_per_image(generator, like)
+    for g in generator:
+        _check_device(g, like)
     rows = [draw(like.shape[1:], generator=g, dtype=like.dtype, device=like.device) for g in generator]
-    return torch.stack(rows)
+    return torch.stack(rows) if rows else torch.empty_like(like)
 
 
-def _check_kind(generator: Any) -> None:
+def _check_device(generator: Generator | None, like: Tensor) -> None:
+    if generator is not None and generator.device.type != like.device.type:
+        raise ValueError(
+            f"generator: got one on {generator.device}, expected one on {like.device}, where the numbers are wanted; "
+            f"try torch.Generator({like.device.type!r})"
+        )
+
+
+def check_kind(generator: Any) -> None:
     """Refuse what is neither None nor a generator nor a sequence of generators."""
     if generator is None or isinstance(generator, Generator):
         return
@@ -125,7 +155,7 @@ def check_one_per_image(generators: Sequence[Generator], like: Tensor) -> None:
     Raises:
         ValueError: says how many there are, and how many are needed; also for what are no generators.
     """
-    _check_kind(generators)
+    check_kind(generators)
     if like.ndim == 0 or len(generators) != like.shape[0]:
         raise ValueError(
             f"generator: got {len(generators)} generators for the shape {tuple(like.shape)}, expected one per entry of "

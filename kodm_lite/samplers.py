@@ -98,6 +98,7 @@ def sample(
     generator: Generators = None,
     seeds: Sequence[int] | None = None,
     device: torch.device | str | None = None,
+    dtype: torch.dtype | None = None,
     callback: Callable[[float, Tensor], None] | None = None,
     progress: bool = False,
     chunk: int | None = None,
@@ -125,6 +126,7 @@ def sample(
         generator: None, one torch.Generator, or one per image.
         seeds: one integer per image instead of generators: image k depends on seeds[k] only, not on the batch.
         device: where to sample; the generator's or start's device by default.
+        dtype: precision of the states; by default that of the start or prior.
         callback: called with (t, x) at the start and after every step.
         progress: show a progress bar.
         chunk: work on so many images at a time, one chunk after another, so that any number fits the memory; with
@@ -140,7 +142,7 @@ def sample(
 
     Source: Anderson 1982; Song et al. 2021; arXiv 2509.15328, sampling; Bao et al. 2022.  Book: chapters 5 and 9.
     """
-    step, grid = step_of(process, method), _grid(process, steps, times, start)
+    step, grid = step_of(process, method), _grid(process, steps, times, prior is None and start is None)
     if calibration is None and getattr(step, "needs_calibration", False):
         raise ValueError(
             f"calibration: got None, expected calibrate(network, process, data) for the sampler {method!r}; "
@@ -149,6 +151,8 @@ def sample(
     shape = _checked_shape(shape, start)
     device = check_device(device)
     generator = one_generator_per_seed(seeds, shape[0], generator, device or ("cpu" if start is None else start.device))
+    if isinstance(generator, Sequence) and len(generator) != shape[0]:
+        raise ValueError(f"generator: got {len(generator)} generators, expected one for each of {shape[0]} images")
     chunk = shape[0] if chunk is None else check_count("chunk", chunk)
     parts = []
     for first in range(0, shape[0], chunk):
@@ -156,7 +160,7 @@ def sample(
         run = Run(network, process, calibration, generator[own] if isinstance(generator, Sequence) else generator)
         x = start[own] if start is not None else _draw(run, prior, (own.stop - own.start, *shape[1:]), device)
         process.validate(x, "prior" if start is None else "start")
-        parts.append(_back(step, run, x if device is None else x.to(device), grid, callback, progress))
+        parts.append(_back(step, run, x.to(device=device, dtype=dtype), grid, callback, progress))
     return parts[0] if len(parts) == 1 else torch.cat(parts)
 
 
@@ -265,12 +269,12 @@ def check_grid(times: Sequence[float]) -> list[float]:
     return grid
 
 
-def _grid(process: Process, steps: int, times: Sequence[float] | None, start: Tensor | None) -> list[float]:
+def _grid(process: Process, steps: int, times: Sequence[float] | None, from_prior: bool) -> list[float]:
     if times is None:
         kind = processes[process.kind] if process.kind in processes else None
         return (kind.grid if kind else time_grid)(check_count("steps", steps))
     grid = check_grid(times)
-    if start is None and grid[0] != 1:
+    if from_prior and grid[0] != 1:
         raise ValueError(
             f"start: got None and times from {grid[0]:g}, expected a state at that time; the prior is at 1"
         )
@@ -279,7 +283,7 @@ def _grid(process: Process, steps: int, times: Sequence[float] | None, start: Te
 
 def _checked_shape(shape: tuple[int, ...], start: Tensor | None) -> tuple[int, ...]:
     if not isinstance(shape, Sequence) or not shape:
-        raise ValueError(f"shape: got {shape!r}, expected (B, ...); try (16, 1, 32, 32)")
+        raise ValueError(f"shape: got {shape!r}, expected (B, ...), such as images (B, C, H, W); try (16, 1, 32, 32)")
     shape = tuple(check_count("shape", n) for n in shape)
     if start is not None and tuple(start.shape) != shape:
         raise ValueError(f"start: got shape {tuple(start.shape)}, expected {shape}")

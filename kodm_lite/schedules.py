@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import TypeAlias, overload
+from numbers import Real
+from typing import Any, TypeAlias, overload
 
+import torch
 from torch import Tensor
 
-__all__ = ["LinearSchedule"]
+from kodm_lite.circular import check_broadcast
+
+__all__ = ["LinearSchedule", "per_image"]
 
 Time: TypeAlias = Tensor | float  # a number, or one time per image
 
@@ -36,8 +40,9 @@ class LinearSchedule:
 
     def __post_init__(self) -> None:
         for name, value in (("start", self.start), ("end", self.end)):
-            if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
+            if isinstance(value, bool) or not (isinstance(value, Real) and math.isfinite(value) and value >= 0):
                 raise ValueError(f"schedule: got {name} = {value!r}, expected a finite number >= 0; try float({name})")
+            object.__setattr__(self, name, float(value))
 
     @overload
     def at(self, t: float) -> float: ...
@@ -45,6 +50,7 @@ class LinearSchedule:
     def at(self, t: Tensor) -> Tensor: ...
     def at(self, t: Time) -> Time:
         """The rate at time t in [0, 1]; one per image if t is."""
+        check_time(t, "t")
         return self.start + (self.end - self.start) * t
 
     @overload
@@ -55,8 +61,34 @@ class LinearSchedule:
     def integral(self, t0: Time, t1: Time) -> Time: ...
     def integral(self, t0: Time, t1: Time) -> Time:
         """The integral of the rate from t0 to t1, exactly."""
+        check_time(t0, "t0")
+        check_time(t1, "t1")
+        if isinstance(t0, Tensor) and isinstance(t1, Tensor) and t0.shape != t1.shape:
+            check_broadcast(t0, t1, "t0")
         return (t1 - t0) * (self.start + 0.5 * (self.end - self.start) * (t0 + t1))
 
     def scaled(self, factor: float) -> LinearSchedule:
         """The same schedule with every rate multiplied by ``factor``."""
+        if isinstance(factor, bool) or not isinstance(factor, Real):
+            raise ValueError(f"factor: got {factor!r}, expected a number >= 0; try 2.0")
         return LinearSchedule(self.start * factor, self.end * factor)
+
+
+@overload
+def per_image(value: Tensor, theta: Tensor) -> Tensor: ...
+@overload
+def per_image(value: Tensor | float, theta: Tensor) -> Tensor | float: ...
+def per_image(value: Tensor | float, theta: Tensor) -> Tensor | float:
+    """A number as it is; one number per image with the dimensions it needs to multiply ``theta``."""
+    if isinstance(value, Tensor) and value.ndim == 1:
+        return value.reshape(-1, *[1] * (theta.ndim - 1))
+    return value
+
+
+def check_time(t: Any, name: str) -> None:
+    """Refuse what is neither a number nor a tensor of real ones; no device waits."""
+    if isinstance(t, (Tensor, float, int)) or isinstance(t, Real):
+        if not isinstance(t, bool) and not (isinstance(t, Tensor) and (t.dtype is torch.bool or t.is_complex())):
+            return
+    got = f"dtype {t.dtype}" if isinstance(t, Tensor) else type(t).__name__
+    raise ValueError(f"{name}: got {got}, expected a number or one time per image; try torch.as_tensor({name})")

@@ -57,7 +57,14 @@ def test_wrap_stays_in_the_half_open_circle_around_every_odd_multiple_of_pi(dtyp
     up, down = torch.nextafter(centre, centre + 9), torch.nextafter(centre, centre - 9)
     y = wrap(torch.cat((centre, up, down)))
     assert y.dtype == dtype
+    y = y.to(torch.promote_types(dtype, torch.float32))  # in half precision pi itself would be rounded down
     assert bool((y >= -PI).all() & (y < PI).all())
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_half_precision_keeps_what_lies_on_the_circle_too(dtype):
+    x = torch.tensor([3.140625, -3.140625, 1.5, 0.0], dtype=dtype)
+    assert torch.equal(wrap(x), x)
 
 
 def test_pi_itself_becomes_minus_pi():

@@ -43,7 +43,7 @@ def test_the_second_call_reads_no_images(tmp_path, monkeypatch):
     options = {"size": 8, "split": "all", "cache": tmp_path / "images.f32", "skip_broken": True}
     with pytest.warns(UserWarning, match=r"left out 1 of 7 .*broken.png"):
         first = image_folder(folder, **options)
-    monkeypatch.setattr("kodm_lite.data.folder._read", None)
+    monkeypatch.setattr("kodm_lite.data.folder.read_image", None)
     with pytest.warns(UserWarning, match=r"left out 1 of 7 .*broken.png"):
         again = image_folder(folder, **options)
     assert torch.equal(first.theta, again.theta)
@@ -96,9 +96,10 @@ from kodm_lite import KuramotoProcess
 from kodm_lite.data import folder as folder_module
 from kodm_lite.data import image_folder
 from kodm_lite.networks import PeriodicUNet
-from kodm_lite.training import TrainingOptions, fit
+from kodm_lite.training import TrainingOptions, fit, loop
 
 torch.set_num_threads(1)
+loop._Training.calibrate = lambda *_: None  # after a training; takes memory for 64 images, however many there are
 process = KuramotoProcess()
 network = PeriodicUNet(1, process, width=8, multipliers=(1, 2), patch=4, attention=())
 small = torch.zeros(2, 1, 128, 128)
@@ -133,14 +134,14 @@ def test_ctrl_c_does_not_reach_the_processes_that_read(tmp_path, monkeypatch):
     """It goes to all processes of a terminal; the main one stops the others."""
     folder = photographs(tmp_path / "photos")
     expected = image_folder(folder, 8, "all", scale=0.9).theta
-    read = folder_module._read
+    read = folder_module.read_image
 
     def interrupted(*args):
         assert torch.utils.data.get_worker_info() is not None
         os.kill(os.getpid(), signal.SIGINT)
         return read(*args)
 
-    monkeypatch.setattr(folder_module, "_read", interrupted)
+    monkeypatch.setattr(folder_module, "read_image", interrupted)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # tests in the background start deaf
     try:
         assert torch.equal(image_folder(folder, 8, "all", workers=2, scale=0.9).theta, expected)

@@ -13,6 +13,7 @@ from PIL import Image
 
 from kodm_lite import phase_to_image
 from kodm_lite.data import digits
+from kodm_lite.encoding import GreyLevels
 
 PI = math.pi
 HELPFUL = r"(?s)got .*expected .*try "
@@ -37,7 +38,7 @@ def test_both_splits_together_are_the_images_of_scikit_learn():
         assert data.theta.shape == (n, 1, 8, 8) and data.theta.dtype == torch.float32 and len(data) == chosen.sum()
         np.testing.assert_allclose(dots(data), LOADED.images[chosen], atol=1e-5)
         assert data.labels.dtype == torch.int64 and data.labels.tolist() == LOADED.target[chosen].tolist()
-        assert data.names == tuple(str(k) for k in range(10)) and data.encoding.scale == 0.9
+        assert data.names == tuple(str(k) for k in range(10)) and data.encoding == GreyLevels(0.5)
         assert data.licence == "CC BY 4.0" and "scikit-learn" in data.source
         assert min(data.labels.bincount().tolist()) >= 15
 
@@ -45,15 +46,15 @@ def test_both_splits_together_are_the_images_of_scikit_learn():
 def test_ink_and_paper_are_the_ends_of_the_range():
     for size in (8, 16):
         theta = digits(size=size).theta
-        assert abs(float(theta.max()) - 0.9 * PI) < 1e-6 and abs(float(theta.min()) + 0.9 * PI) < 1e-6
-        assert abs(float(digits(size=size, scale=0.5).theta.max()) - 0.5 * PI) < 1e-6
-    assert float(digits().theta[:, 0, 0, 0].mean()) < -0.89 * PI, "corners are paper"
+        assert abs(float(theta.max()) - 0.5 * PI) < 1e-6 and abs(float(theta.min()) + 0.5 * PI) < 1e-6
+        assert abs(float(digits(size=size, scale=0.9).theta.max()) - 0.9 * PI) < 1e-6
+    assert float(digits().theta[:, 0, 0, 0].mean()) < -0.49 * PI, "corners are paper"
 
 
 def test_the_scale_does_not_change_the_images():
-    half = digits("test", scale=0.5)
-    assert half.scale == 0.5
-    np.testing.assert_allclose(dots(half), dots(digits("test")), atol=1e-5)
+    wide = digits("test", scale=0.9)
+    assert wide.encoding == GreyLevels(0.9)
+    np.testing.assert_allclose(dots(wide), dots(digits("test")), atol=1e-5)
 
 
 def test_images_of_one_digit_resemble_each_other():

@@ -10,6 +10,7 @@ from kodm_lite import wrap
 from kodm_lite.data import fingerprints
 from kodm_lite.data.fingerprints import FINGERPRINTS, draw_fingers
 from kodm_lite.data.ridges import grow_ridges, oriented_filter
+from kodm_lite.encoding import Angles, GreyLevels
 from kodm_lite.orientation import orientation_field, ridge_frequency, singular_points
 
 HELPFUL = r"(?s)got .*expected .*try "
@@ -123,10 +124,10 @@ def test_about_a_tenth_of_the_fingers_is_for_tests():
 def test_orientations_as_data(fingers):
     data = fingerprints(64, n=48, kind="orientation")
     assert torch.equal(data.theta[:, 0], fingers.doubled)
-    assert data.encoding.scale == 1 and data.names == FINGERPRINTS
+    assert data.encoding == Angles() and data.names == FINGERPRINTS
     assert torch.equal(data.labels, fingers.labels)
     half = fingerprints(64, n=4, scale=0.5)
-    assert torch.allclose(half.theta, fingers.image[:4] * 0.5 * math.pi, atol=1e-5) and half.scale == 0.5
+    assert torch.allclose(half.theta, fingers.image[:4] * 0.5 * math.pi, atol=1e-5) and half.encoding == GreyLevels(0.5)
     images = fingerprints(64, n=4, scale=0.9)
     assert torch.allclose(images.theta, fingers.image[:4] * 0.9 * math.pi, atol=1e-5)
 

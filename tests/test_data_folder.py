@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import os
 import struct
 import warnings
 import zlib
@@ -10,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 import kodm_lite.data.folder
 from kodm_lite import phase_to_image
@@ -90,7 +91,7 @@ def test_the_split_is_that_of_the_hashes_whatever_the_seed(tmp_path):
     for share in (0.1, 0.5):
         expected = [k for k in range(100) if position(f"image{k:03}.png") < share]
         assert 0.5 * share < len(expected) / 100 < 1.5 * share
-        test = levels(image_folder(tmp_path, size=4, split="test", test_share=share, seed=share > 0.3, scale=0.9))
+        test = levels(image_folder(tmp_path, size=4, split="test", test_share=share, seed=int(share > 0.3), scale=0.9))
         train = levels(image_folder(tmp_path, size=4, split="train", test_share=share, scale=0.9))
         assert test == expected and train == [k for k in range(100) if k not in expected]
         assert levels(image_folder(tmp_path, size=4, split="all", test_share=share, scale=0.9)) == list(range(100))
@@ -268,7 +269,7 @@ def test_photographs_are_turned_upright(tmp_path):
 
 def test_white_and_black_are_the_ends_of_the_range(tmp_path):
     save(tmp_path / "a.png", np.repeat(np.array([[0, 255]], np.uint8), 8, 0).repeat(4, 1))
-    for options, scale in (({}, 0.9), ({"scale": 0.5}, 0.5)):
+    for options, scale in (({}, 0.5), ({"scale": 0.9}, 0.9)):
         data = image_folder(tmp_path, size=8, **options)
         assert data.encoding.scale == scale
         assert abs(float(data.theta.max()) - scale * PI) < 1e-6 and abs(float(data.theta.min()) + scale * PI) < 1e-6
@@ -402,3 +403,161 @@ def test_a_thin_image_is_not_enlarged_beyond_all_bounds(tmp_path):
     Image.fromarray(np.zeros((1, 1_000_000), np.uint8)).save(tmp_path / "thin.png")
     with pytest.raises(ValueError, match=r"thin.png .* 16000000 x 16 pixels when enlarged, expected at most"):
         image_folder(tmp_path, 16, "all", crops=1, scale=0.9)
+
+
+def warned(path: Path, **options) -> tuple[object, str]:
+    """The images, and the one thing that is said about them."""
+    with pytest.warns(UserWarning) as said:
+        data = image_folder(path, size=4, **{"split": "all", **options})
+    assert len(said) == 1
+    return data, str(said[0].message)
+
+
+def test_what_is_left_out_is_said_once_with_reasons(tmp_path):
+    save(tmp_path / "pictures" / "a.png", flat(200))
+    for name in ("b.txt", "c.docx", ".d.png", "._a.png", ".DS_Store", "Thumbs.db", "without"):
+        (tmp_path / "pictures" / name).write_bytes(b"no image")
+    (tmp_path / "pictures" / "gone.png").symlink_to(tmp_path / "nowhere")
+    data, said = warned(tmp_path / "pictures")
+    assert levels(data) == [200]
+    assert said == (
+        "image_folder: left out 3 files ending in .docx, .txt, without; 1 hidden images or folders: .d.png; "
+        "1 links that lead nowhere, or no files: gone.png"
+    )
+
+
+@pytest.mark.parametrize("suffix", ["jfif", "jpe", "bmp", "dib", "ppm", "pcx", "tga", "apng", "webp", "jp2", "avif"])
+def test_every_ending_that_pillow_opens_is_read(tmp_path, suffix):
+    formats = {"jfif": "JPEG", "jpe": "JPEG", "apng": "PNG"}
+    if f".{suffix}" not in Image.registered_extensions():
+        pytest.skip("a Pillow without it")
+    save(tmp_path / f"a.{suffix.upper()}", Image.new("RGB", (16, 16), (200, 200, 200)), format=formats.get(suffix))
+    assert abs(levels(image_folder(tmp_path, size=4))[0] - 200) <= 2
+
+
+def test_what_needs_a_plug_in_is_named(tmp_path, monkeypatch):
+    monkeypatch.setattr("kodm_lite.data.listing.readable_suffixes", lambda: (".png",))
+    save(tmp_path / "a.png", flat(200))
+    (tmp_path / "b.heic").write_bytes(b"a photograph")
+    assert "left out 1 files ending in .heic (Pillow needs a plug-in" in warned(tmp_path)[1]
+
+
+def test_links_are_followed_but_not_in_circles(tmp_path):
+    save(tmp_path / "elsewhere" / "deep" / "x.png", flat(70))
+    save(tmp_path / "root" / "real" / "a.png", flat(200))
+    (tmp_path / "root" / "linked").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "root" / "also").symlink_to(tmp_path / "root" / "real")
+    (tmp_path / "root" / "real" / "up").symlink_to(tmp_path / "root")
+    (tmp_path / "root" / "real" / "higher").symlink_to(tmp_path)
+    (tmp_path / "elsewhere" / "back").symlink_to(tmp_path / "elsewhere")
+    data, said = warned(tmp_path / "root")
+    assert data.names == ("linked", "real") and levels(data) == [70, 200]
+    assert "5 links" not in said and "4 links to folders that are read anyway: also, real/higher, real/up" in said
+
+
+def test_folders_that_cannot_be_opened_are_said(tmp_path, monkeypatch):
+    save(tmp_path / "a" / "a.png", flat(200))
+    save(tmp_path / "closed" / "a.png", flat(200))
+    scandir = os.scandir
+
+    def refuse(path):
+        if Path(path).name == "closed":
+            raise PermissionError(13, "Permission denied", str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    data, said = warned(tmp_path)
+    assert data.names == ("a",) and "1 folders that cannot be opened: closed" in said
+
+
+def test_names_that_are_no_text_survive(tmp_path):
+    name = os.fsdecode(b"caf\xe9")
+    try:
+        save(tmp_path / name / f"{name}.png", flat(200))
+    except OSError:
+        pytest.skip("a file system with names in UTF-8 only")
+    (tmp_path / name / f"{name}.txt").write_text("no image")
+    data, said = warned(tmp_path / name)
+    assert levels(data) == [200] and data.source.isprintable() and said.isprintable()
+    assert image_folder(tmp_path, size=4, split="train", crops=1).names == (name,)
+    (tmp_path / name / "broken.png").write_bytes(b"")
+    stored = warned(tmp_path, cache=tmp_path / "cache.f32", skip_broken=True)[0]
+    assert torch.equal(stored.theta, data.theta)
+
+
+@pytest.mark.parametrize("names", [("train", "val", "test"), ("Training", "Testing"), ("train_set", "valid")])
+def test_sub_folders_that_are_splits_are_taken_for_these(tmp_path, names):
+    for k, split in enumerate(names):
+        save(tmp_path / split / "cat" / "a.png", flat(200 + 10 * k))
+        save(tmp_path / split / "dog" / "a.png", flat(200 + 10 * k))
+    train, said = warned(tmp_path, split="train")
+    assert train.names == ("cat", "dog") and levels(train) == [200, 200] and f"only {names[0]} is read" in said
+    test, said = warned(tmp_path, split="test")
+    assert levels(test) == 2 * [200 + 10 * (len(names) - 1)] and f"only {names[-1]} is read" in said
+    with pytest.raises(ValueError, match=r"(?s)which look like splits, expected .*; try .* with split='all'"):
+        image_folder(tmp_path, size=4, split="all")
+    chosen = image_folder(tmp_path, size=4, split="all", label=lambda name: name.split("/")[1])
+    assert chosen.names == ("cat", "dog") and len(chosen) == 2 * len(names)
+
+
+@pytest.mark.parametrize("names", [("train",), ("cat/train", "cat/test"), ("train", "test", "other"), ("val", "test")])
+def test_other_splits_in_sub_folders_are_no_classes(tmp_path, names):
+    for name in names:
+        save(tmp_path / name / "a.png", flat(200))
+    with pytest.raises(ValueError, match=r"(?s)which look like splits, expected .*; try "):
+        image_folder(tmp_path, size=4)
+
+
+def test_a_class_may_be_called_like_a_split(tmp_path):
+    for name in ("train", "car", "testudo"):
+        save(tmp_path / name / "a.png", flat(200))
+    assert image_folder(tmp_path, size=4, split="all").names == ("car", "testudo", "train")
+
+
+@pytest.mark.parametrize(("megabytes", "read"), [(2, True), (65, False)])
+def test_a_text_in_a_png_is_no_reason_to_refuse_it(tmp_path, megabytes, read):
+    info = PngImagePlugin.PngInfo()
+    info.add_text("workflow", "x" * (megabytes * 2**20), zip=True)
+    save(tmp_path / "a.png", flat(200), pnginfo=info)
+    before = PngImagePlugin.MAX_TEXT_CHUNK
+    if read:
+        assert levels(image_folder(tmp_path, size=4)) == [200]
+    else:
+        with pytest.raises(ValueError, match="strip the metadata"):
+            image_folder(tmp_path, size=4)
+    assert PngImagePlugin.MAX_TEXT_CHUNK == before
+
+
+def test_stacks_and_dark_images_are_said(tmp_path):
+    pages = [Image.fromarray(flat(200 + k)) for k in range(50)]
+    save(tmp_path / "b" / "s.tif", pages[0], save_all=True, append_images=pages[1:])
+    data, said = warned(tmp_path / "b")
+    assert levels(data) == [200] and said == "image_folder: only the first of 50 pages of s.tif is read"
+    save(tmp_path / "a" / "x.tif", np.full((8, 8), 4095, np.uint16))
+    assert "4095 of 65535" in warned(tmp_path / "a")[1]
+    save(tmp_path / "a" / "bright.tif", np.full((8, 8), 2**14, np.uint16))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(image_folder(tmp_path / "a", size=4, split="all")) == 2
+    both, said = warned(tmp_path / "b", cache=tmp_path / "cache.f32")
+    again, repeated = warned(tmp_path / "b", cache=tmp_path / "cache.f32")
+    assert said == repeated and torch.equal(both.theta, again.theta)
+
+
+def test_mirror_images_follow(tmp_path):
+    save(tmp_path / "c" / "a.png", photograph(8, 8))
+    save(tmp_path / "d" / "a.png", photograph(8, 8, 1))
+    plain, flipped = (image_folder(tmp_path, 8, "all", flips=flips) for flips in (False, True))
+    assert torch.equal(flipped.theta[::2], plain.theta) and torch.equal(flipped.theta[1::2], plain.theta.flip(-1))
+    assert flipped.labels.tolist() == [0, 0, 1, 1]
+
+
+def test_a_tilde_is_the_home(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    save(tmp_path / "pictures" / "a.png", flat(200))
+    assert len(image_folder("~/pictures", size=4, cache="~/cache.f32")) == 1 and (tmp_path / "cache.f32").exists()
+
+
+def test_numbers_of_numpy_are_numbers(tmp_path):
+    numbered(tmp_path, [200])
+    assert image_folder(tmp_path, np.int64(4), crops=np.int32(2), seed=np.int64(1)).theta.shape == (2, 1, 4, 4)

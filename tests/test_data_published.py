@@ -2,6 +2,7 @@
 
 import hashlib
 import math
+import struct
 from dataclasses import FrozenInstanceError, replace
 from pathlib import Path
 
@@ -164,17 +165,18 @@ def test_crops_of_brodatz_depend_on_the_seed(tmp_path):
 
 
 def test_materials_are_the_sub_folders(tmp_path):
-    names = [f"{material}/{k:02}.jpg" for material in ("sand", "asphalt", "grass") for k in range(12)]
+    materials = ("stone_brick", "asphalt", "dry_leaf", "metal_cover")
+    names = [f"{material}/{k:02}.jpg" for material in materials for k in range(12)]
     for k, name in enumerate(names):
-        save(tmp_path / name, np.full((20, 30), 5 * k + 10))
+        save(tmp_path / name, np.full((20, 30), 4 * k + 60))
     for split in ("train", "test"):
-        expected = [(5 * k + 10, name) for k, name in enumerate(names) if (position(name) < 0.2) == (split == "test")]
+        expected = [(4 * k + 60, name) for k, name in enumerate(names) if (position(name) < 0.2) == (split == "test")]
         data = ground_terrain(tmp_path, size=8, split=split)
-        assert data.names == ("asphalt", "grass", "sand") and len(data) == len(expected) > 0
+        assert data.names == tuple(sorted(materials)) and len(data) == len(expected) > 0
         found = sorted((level, data.names[label]) for level, label in zip(levels(data), data.labels, strict=True))
         for (level, material), (right, name) in zip(found, expected, strict=True):
             assert abs(level - right) <= 2 and name.startswith(material)
-    assert len(ground_terrain(tmp_path, size=8, split="all", crops=4)) == 4 * 36
+    assert len(ground_terrain(tmp_path, size=8, split="all", crops=4)) == 4 * 48
     assert "Ground Terrain" in data.source and data.licence == "not stated"
 
 
@@ -206,22 +208,112 @@ def test_instructions_say_where_what_and_how():
 
 def test_prints_are_counted(tmp_path, monkeypatch):
     prints(tmp_path, [1, 2])
-    message = refused(lambda: check("socofing", tmp_path))
-    assert "20 files" in message and "6000" in message and SOURCES["socofing"].url in message
+    assert check("socofing", tmp_path).startswith("socofing: partial, 20 of 6000 files Real/")
+    assert "partial: 20 of 6000 files" in socofing(tmp_path, split="all").source
     monkeypatch.setitem(kodm_lite.data.published._FILES, "socofing", (("Real/*.[Bb][Mm][Pp]", 20, None),))
-    assert "20 files" in check("socofing", tmp_path)
+    assert check("socofing", tmp_path).startswith("socofing: 20 files Real/")
+    assert "partial" not in socofing(tmp_path, split="all").source
+    monkeypatch.setitem(kodm_lite.data.published._FILES, "socofing", (("Real/*.[Bb][Mm][Pp]", 19, None),))
+    assert "20 files" in refused(lambda: check("socofing", tmp_path))
 
 
 def test_photographs_are_counted(tmp_path):
-    photographs(tmp_path, range(1, 112))
+    photographs(tmp_path, range(1, 14))
     (tmp_path / "D112.txt").write_text("no image")
     (tmp_path / "._D112.gif").write_bytes(b"of another system")
-    assert "111 files" in refused(lambda: check("brodatz", tmp_path))
-    photographs(tmp_path, [112])
+    assert check("brodatz", tmp_path).startswith("brodatz: partial, 13 of 112 files")
+    assert "partial: 13 of 112 files" in brodatz(tmp_path, size=8).source
+    for name in ("D113.gif", "D0.gif", "D1234.gif", "D3_holiday.gif"):
+        save(tmp_path / "own" / name, noise(9, 9))
+    assert "without these files" in refused(lambda: check("brodatz", tmp_path / "own"))
+    save(tmp_path / "prints" / "Real" / "scan.bmp", noise(9, 9))
+    assert "without these files" in refused(lambda: check("socofing", tmp_path / "prints"))
+    photographs(tmp_path, range(14, 113))
     assert check("brodatz", tmp_path).startswith("brodatz: 112 files")
-    save(tmp_path / "ground" / "sand" / "a.png", noise(9, 9))
-    (tmp_path / "ground" / "sand" / "._a.png").write_bytes(b"of another system")
-    assert check("ground_terrain", tmp_path / "ground").startswith("ground_terrain: 1 files")
+
+
+def test_what_is_not_recognised_is_not_certified(tmp_path):
+    for material in ("sand", "cat", "dry_leaf", "metal_cover"):
+        save(tmp_path / material / "a.png", noise(9, 9))
+        (tmp_path / material / "._a.png").write_bytes(b"of another system")
+    said = check("ground_terrain", tmp_path)
+    assert said.startswith("not recognised as Ground Terrain") and "4 images" in said and "any image folder" in said
+    data = ground_terrain(tmp_path, split="all")
+    assert len(data) == 4 and "Ground" not in data.source and data.licence == "that of the images"
+    save(tmp_path / "stone_brick" / "a.png", noise(9, 9))
+    assert check("ground_terrain", tmp_path).startswith("ground_terrain: 5 files")
+    assert ground_terrain(tmp_path, split="all").source.startswith("Ground Terrain in Outdoor Scenes")
+
+
+def test_a_root_of_splits_is_not_read_as_one_of_them(tmp_path):
+    for split in ("train", "test"):
+        save(tmp_path / split / "sand" / "a.png", noise(9, 9))
+    assert "several such folders, test, train" in refused(lambda: ground_terrain(tmp_path))
+
+
+PRINT = noise(97, 90, seed=4)
+
+
+def framed(inner: np.ndarray = PRINT) -> np.ndarray:
+    """A print (97, 90) in the window of SOCOFing (103, 96)."""
+    pixels = np.zeros((103, 96), np.uint8)
+    pixels[:-4, :-4] = 105
+    pixels[0], pixels[:, 0] = 160, 160
+    pixels[-4:], pixels[:, -4:] = 0, 0
+    pixels[2:-4, 2:-4] = inner
+    return pixels
+
+
+def save_as_scanner(path: Path, grey: np.ndarray, alpha: np.ndarray) -> Path:
+    """A BMP of 32 bits with a header of version 5, bottom row first, blue, green, red, alpha."""
+    height, width = grey.shape
+    size = 138 + 4 * height * width
+    header = struct.pack("<2sIHHI", b"BM", size, 0, 0, 138)
+    header += struct.pack("<IiiHHIIiiII", 124, width, height, 1, 32, 3, size - 138, 2835, 2835, 0, 0)
+    header += struct.pack("<IIII4s", 0xFF0000, 0xFF00, 0xFF, 0xFF000000, b"BGRs") + bytes(124 - 40 - 20)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(header + np.stack([grey, grey, grey, alpha], 2)[::-1].tobytes())
+    return path
+
+
+def test_the_window_of_a_print_is_cut_off(tmp_path):
+    """A file as it is distributed: its frame is opaque above, transparent below, and in no loaded print."""
+    alpha = np.full((103, 96), 255, np.uint8)
+    alpha[-4:], alpha[:, -4:] = 0, 0
+    file = save_as_scanner(tmp_path / "Real" / name_of(5, "Left thumb"), framed(), alpha)
+    assert file.stat().st_size == 39_690
+    with Image.open(file) as opened:
+        assert opened.mode == "RGBA" and opened.size == (96, 103)
+        np.testing.assert_array_equal(np.asarray(opened)[:, :, 3], alpha)
+    data = socofing(tmp_path, size=64)
+    square = Image.fromarray(PRINT[3:93].astype(np.float32))
+    expected = np.asarray(square.resize((64, 64), Image.Resampling.BILINEAR))
+    np.testing.assert_allclose(grey(data)[0, 0], expected, atol=0.01)
+    assert "frame" in instructions("socofing")
+
+
+def test_an_enlarged_window_is_cut_off_too(tmp_path):
+    paper = np.full((97, 90), 255, np.uint8)
+    paper[20:80:6, 10:80] = 30
+    large = Image.fromarray(framed(paper)).resize((241, 298), Image.Resampling.BICUBIC).convert("RGB")
+    path = tmp_path / "Real" / name_of(6, "Left thumb")
+    save(path, np.asarray(large))
+    pixels = grey(socofing(tmp_path, size=96))[0, 0]
+    assert pixels[:, :8].min() > 240 and pixels[:, -6:].min() > 240 and pixels[:6].min() > 240
+
+
+@pytest.mark.parametrize("change", ["bright", "one", "none"])
+def test_what_has_no_window_is_left_whole(tmp_path, change):
+    pixels = framed()
+    if change == "bright":
+        pixels[-4:] = 200
+    elif change == "one":
+        pixels[50, 0] = 90
+    else:
+        pixels = noise(103, 96)
+    save(tmp_path / "Real" / name_of(5, "Left thumb"), pixels)
+    expected = pixels[3:99]
+    np.testing.assert_allclose(grey(socofing(tmp_path, size=96))[0, 0], expected, atol=0.01)
 
 
 def test_sizes_of_files_are_checked(tmp_path):

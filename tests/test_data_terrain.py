@@ -10,6 +10,7 @@ import torch
 import kodm_lite.data.terrain
 from kodm_lite.data import aspect, elevation, terrain_aspect
 from kodm_lite.data.crops import random_corners
+from kodm_lite.encoding import Angles
 
 PI = math.pi
 HELPFUL = r"(?s)got .*expected .*try "
@@ -170,7 +171,7 @@ def test_no_elevation_has_an_influence_on_both_splits(monkeypatch, fresh, side):
 def test_directions_are_angles_on_the_whole_circle():
     data = terrain_aspect(n=200)
     assert data.theta.shape == (200, 1, 32, 32) and data.theta.dtype == torch.float32 and len(data) == 200
-    assert data.encoding.scale == 1 and data.labels is None and data.names == ()
+    assert data.encoding == Angles() and data.labels is None and data.names == ()
     assert "matplotlib" in data.source and data.licence == "public domain"
     shares = np.histogram(data.theta.numpy(), 12, (-PI, PI))[0] / data.theta.numel()
     assert shares.min() > 0.04 and shares.sum() == 1

@@ -9,7 +9,6 @@ import torch
 from scipy.integrate import solve_ivp
 from scipy.stats import kstest
 
-import kodm_lite.fokker_planck as fokker_planck
 from kodm_lite import (
     ExactScore,
     FokkerPlanck1D,
@@ -22,7 +21,7 @@ from kodm_lite import (
     VonMises,
     WrappedNormal,
 )
-from kodm_lite.fokker_planck import evolve_modes
+from kodm_lite.modes import evolve_modes
 
 PI = math.pi
 PROCESS = KuramotoProcess(reference_phase=0.4)
@@ -307,7 +306,7 @@ def test_the_error_falls_with_the_fourth_power_of_the_time_step(monkeypatch):
     start = FokkerPlanck1D(COUPLED, two_modes, modes=24).modes(0.0)
 
     def end(steps):
-        monkeypatch.setattr(fokker_planck, "_stable_steps", lambda *_: steps)
+        monkeypatch.setattr("kodm_lite.modes.stable_steps", lambda *_: steps)
         return evolve_modes(COUPLED, start)
 
     exact = end(4000)

@@ -1,7 +1,9 @@
 """Couplings and drift against plain sums over pairs of oscillators and scipy's box filter."""
 
 import cmath
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -50,11 +52,13 @@ def weights(shape: tuple[int, ...], coupling) -> np.ndarray:
         if isinstance(coupling, GlobalCoupling):
             w[index[place]] = 1 / index.size
             continue
-        along = [neighbours(i, n, coupling.radius, coupling.boundary) for i, n in zip(place, shape, strict=True)]
+        boundary, r = coupling.boundary, coupling.radius
         if len(shape) == 1:
-            heard = [index[i] for i in along[0]]
+            heard = [index[i] for i in neighbours(place[0], shape[0], r, boundary)]
         else:
-            heard = [index[place[0], i, j] for i in along[1] for j in along[2]]
+            of_rows, of_columns = (boundary, boundary) if isinstance(boundary, str) else boundary
+            rows, columns = neighbours(place[1], shape[1], r, of_rows), neighbours(place[2], shape[2], r, of_columns)
+            heard = [index[place[0], i, j] for i in rows for j in columns]
         for j in heard:
             w[index[place], j] += 1 / len(heard)
     return w
@@ -74,6 +78,11 @@ COUPLINGS = [
     LocalCoupling(3),
     LocalCoupling(2, "reflect"),
     LocalCoupling(4, "reflect"),
+]
+MIXED = [LocalCoupling(2, ("reflect", "periodic")), LocalCoupling(4, ("periodic", "reflect"))]  # for images alone
+BOTH_SHAPES = [
+    *((coupling, shape) for coupling in COUPLINGS for shape in [(2, 2, 5, 6), (2, 11)]),
+    *((coupling, (2, 2, 5, 6)) for coupling in MIXED),
 ]
 
 
@@ -115,8 +124,7 @@ def test_long_lines_lose_no_digits_in_single_precision(radius, boundary):
     assert np.abs(mean.numpy() - box_mean(x, radius, boundary)).max() < 1e-6
 
 
-@pytest.mark.parametrize("coupling", COUPLINGS, ids=repr)
-@pytest.mark.parametrize("shape", [(2, 2, 5, 6), (2, 11)])
+@pytest.mark.parametrize(("coupling", "shape"), BOTH_SHAPES, ids=repr)
 def test_the_mean_field_is_the_sum_over_neighbours(coupling, shape, branch):
     theta = phases(*shape)
     w = weights(shape[1:], coupling)
@@ -164,7 +172,7 @@ def test_gradients_flow_through_the_box_mean(shape, boundary, branch):
     assert torch.autograd.gradcheck(LocalCoupling(2, boundary).average, x)
 
 
-@pytest.mark.parametrize("coupling", COUPLINGS, ids=repr)
+@pytest.mark.parametrize("coupling", [*COUPLINGS, *MIXED], ids=repr)
 def test_layout_and_batch_do_not_matter_and_phases_are_left_alone(coupling, branch):
     theta = phases(3, 1, 7, 6)
     before = theta.clone()
@@ -176,7 +184,7 @@ def test_layout_and_batch_do_not_matter_and_phases_are_left_alone(coupling, bran
     assert torch.equal(theta, before)
 
 
-@pytest.mark.parametrize("coupling", COUPLINGS, ids=repr)
+@pytest.mark.parametrize("coupling", [*COUPLINGS, *MIXED], ids=repr)
 def test_rotating_all_phases_rotates_the_field_and_keeps_the_drift(coupling):
     theta = phases(2, 2, 8, 8)
     z, turned = coupling.mean_field(theta), coupling.mean_field(theta + 1.234)
@@ -192,12 +200,20 @@ def test_shifting_a_periodic_image_shifts_the_field():
     assert (shifted - LocalCoupling(2).mean_field(theta).roll((4, 3), (2, 3))).abs().max() < 1e-15
 
 
-@pytest.mark.parametrize("coupling", COUPLINGS, ids=repr)
+@pytest.mark.parametrize("coupling", [*COUPLINGS, *MIXED], ids=repr)
 def test_mirroring_an_image_mirrors_the_field(coupling):
     theta = phases(1, 1, 9, 7)
     z = coupling.mean_field(theta).expand(1, 1, 9, 7)
     for dim in (2, 3):
         assert (coupling.mean_field(theta.flip(dim)) - z.flip(dim)).abs().max() < 1e-14
+
+
+@pytest.mark.parametrize("coupling", MIXED, ids=repr)
+def test_a_shift_along_the_periodic_side_alone_shifts_the_field(coupling):
+    theta = phases(1, 1, 9, 7)
+    for dim, boundary in zip((2, 3), coupling.boundary, strict=True):
+        moved = coupling.mean_field(theta.roll(3, dim)) - coupling.mean_field(theta).roll(3, dim)
+        assert (float(moved.abs().max()) < 1e-14) == (boundary == "periodic")
 
 
 def test_channels_share_the_global_field_and_keep_their_own_local_one():
@@ -242,8 +258,7 @@ def test_the_transfer_function_of_mirrors_multiplies_cosine_modes(shape):
         assert np.abs(after - coupling.transfer(shape).numpy() * before).max() < 1e-5
 
 
-@pytest.mark.parametrize("coupling", COUPLINGS, ids=repr)
-@pytest.mark.parametrize("shape", [(2, 2, 5, 6), (3, 11)])
+@pytest.mark.parametrize(("coupling", "shape"), BOTH_SHAPES, ids=repr)
 def test_the_drift_is_the_sum_of_sines_over_pairs(coupling, shape):
     theta = phases(*shape)
     expected = drift_by_pairs(theta.numpy(), weights(shape[1:], coupling), 1.7, 0.6, -0.4)
@@ -254,7 +269,7 @@ def test_the_drift_is_the_sum_of_sines_over_pairs(coupling, shape):
     assert np.abs(single.numpy() - expected).max() < 2e-6
 
 
-@pytest.mark.parametrize("coupling", COUPLINGS, ids=repr)
+@pytest.mark.parametrize("coupling", [*COUPLINGS, *MIXED], ids=repr)
 def test_the_drift_goes_down_an_energy(coupling):
     w = torch.tensor(weights((1, 5, 6), coupling))
     theta = phases(1, 1, 5, 6).requires_grad_()
@@ -273,7 +288,21 @@ def test_a_reference_alone_pulls_towards_its_phase_which_may_differ_from_pixel_t
     assert bool((small > 0).all()), "a phase behind its reference is pulled forward"
 
 
-@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(2), LocalCoupling(2, "reflect")], ids=repr)
+@pytest.mark.parametrize("coupling", MIXED, ids=repr)
+def test_the_transfer_function_of_one_periodic_side_multiplies_waves_along_it_and_cosines_across(coupling):
+    x = np.random.default_rng(7).normal(size=(1, 2, 6, 9))
+    along, across = (2, 3) if coupling.boundary[0] == "periodic" else (3, 2)
+
+    def modes(x):
+        return np.fft.fft(scipy.fft.dct(x, axis=across), axis=along)
+
+    mean = coupling.average(torch.tensor(x)).numpy()
+    assert np.abs(modes(mean) - coupling.transfer((2, 6, 9)).numpy() * modes(x)).max() < 1e-5
+
+
+@pytest.mark.parametrize(
+    "coupling", [GlobalCoupling(), LocalCoupling(2), LocalCoupling(2, "reflect"), MIXED[0]], ids=repr
+)
 def test_couplings_and_drift_compile_without_graph_breaks(coupling, branch):
     def drift(theta):
         return kuramoto_drift(theta, coupling.mean_field(theta), 1.7, 0.6, 0.1) + 0 * coupling.average(theta)
@@ -284,8 +313,36 @@ def test_couplings_and_drift_compile_without_graph_breaks(coupling, branch):
     assert torch.allclose(compiled(theta), drift(theta), atol=1e-6)
 
 
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(2, "reflect"), MIXED[0]], ids=repr)
+def test_couplings_run_on_the_meta_device_and_under_torch_func(coupling, branch):
+    theta, v = phases(2, 1, 6, 6), phases(2, 1, 6, 6, seed=1)
+    assert coupling.mean_field(theta.to("meta")).device.type == "meta"
+    assert torch.equal(torch.func.jvp(coupling.average, (theta,), (v,))[1], coupling.average(v))  # as it is linear
+    mapped = torch.vmap(lambda x: coupling.mean_field(x[None])[0])(theta)
+    assert (mapped - coupling.mean_field(theta)).abs().max() < 1e-15
+
+
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(2, "reflect"), MIXED[0]], ids=repr)
+def test_the_default_dtype_changes_nothing(coupling, branch):
+    theta = phases(1, 1, 6, 6, dtype=torch.float32)
+
+    def results():
+        return coupling.mean_field(theta), coupling.average(theta), coupling.transfer((1, 6, 6))
+
+    expected, before = results(), torch.get_default_dtype()
+    kodm_lite.kuramoto._kept_averaging_matrix.cache_clear()
+    try:
+        torch.set_default_dtype(torch.float64)
+        assert all(torch.equal(x, y) and x.dtype == y.dtype for x, y in zip(results(), expected, strict=True))
+    finally:
+        torch.set_default_dtype(before)
+
+
 def test_couplings_are_values():
     assert LocalCoupling(2) == LocalCoupling(2, "periodic") != LocalCoupling(2, "reflect")
+    assert LocalCoupling(2, ["reflect", "reflect"]) == LocalCoupling(np.int64(2), "reflect")
+    assert repr(LocalCoupling(np.uint8(2), [np.str_("reflect"), "periodic"])) == repr(MIXED[0])
+    assert len({*COUPLINGS, *MIXED, *map(copy.deepcopy, MIXED), *pickle.loads(pickle.dumps(COUPLINGS))}) == 7
     assert hash(GlobalCoupling()) == hash(GlobalCoupling())
     assert all(isinstance(c, Coupling) for c in COUPLINGS)
     with pytest.raises(AttributeError):
@@ -300,6 +357,15 @@ def test_couplings_are_values():
         lambda: LocalCoupling(1.5),
         lambda: LocalCoupling(True),
         lambda: LocalCoupling(1, "wrap"),
+        lambda: LocalCoupling(1, None),
+        lambda: LocalCoupling(1, ("reflect",)),
+        lambda: LocalCoupling(1, ("reflect", "wrap")),
+        lambda: LocalCoupling(1, (True, False)),
+        lambda: MIXED[0].average(torch.zeros(3, 9)),
+        lambda: MIXED[0].transfer((9,)),
+        lambda: GlobalCoupling().average(torch.zeros(7)),
+        lambda: GlobalCoupling().average(torch.zeros(2, 7, dtype=torch.long)),
+        lambda: GlobalCoupling().average([[1.0, 2.0]]),
         lambda: LocalCoupling(4).average(torch.zeros(1, 1, 4, 9)),
         lambda: LocalCoupling(9).average(torch.zeros(1, 9)),
         lambda: LocalCoupling(1).average(torch.zeros(3, 4, 5)),
@@ -307,6 +373,9 @@ def test_couplings_are_values():
         lambda: LocalCoupling(1).average(torch.zeros(1, 1, 4, 4, dtype=torch.long)),
         lambda: LocalCoupling(1).average(torch.zeros(1, 200, dtype=torch.long)),
         lambda: kuramoto_drift(torch.zeros(2, 3), torch.zeros(2, 1), 1.0, 1.0),
+        lambda: kuramoto_drift(torch.zeros(2, 1), torch.zeros(2, 3, dtype=torch.complex64), 1.0, 1.0),
+        lambda: kuramoto_drift(torch.zeros(3), torch.zeros(2, 3, dtype=torch.complex64), 1.0, 1.0),
+        lambda: kuramoto_drift(torch.zeros(2, 3), 0.5j, 1.0, 1.0),
     ],
 )
 def test_bad_arguments_are_refused_with_a_hint(call):

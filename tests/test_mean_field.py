@@ -360,8 +360,8 @@ def test_a_coarse_tolerance_is_kept_and_made_use_of(coupling, monkeypatch):
     process, theta0, stages = KuramotoProcess(coupling), random_phases(1, 4, 6, seed=3), []
     coarse = score_errors(process, theta0, LONG, 1e-2)
     assert np.sqrt((coarse**2).mean((1, 2, 3))).max() < 1e-2
-    stage = mean_field._stage
-    monkeypatch.setattr(mean_field, "_stage", lambda *args: (stages.append(tolerance), stage(*args))[1])
+    stage = mean_field._advance
+    monkeypatch.setattr(mean_field, "_advance", lambda *args: (stages.append(tolerance), stage(*args))[1])
     for tolerance in (1e-3, 1e-2):
         mean_field_law(process, theta0[None], torch.tensor([1.0]), tolerance)
     assert stages.count(1e-2) < 0.6 * stages.count(1e-3)
@@ -416,3 +416,16 @@ def test_memory_is_linear_in_the_number_of_pixels(coupling):
 def test_a_tolerance_that_cannot_be_kept_is_refused(tolerance):
     with pytest.raises(ValueError, match=r"tolerance: got .*, expected 0\.001 to 0\.01"):
         mean_field_law(PUBLISHED, random_phases(2, 1, 4, 4), torch.tensor([0.5, 0.6]), tolerance)
+
+
+@pytest.mark.parametrize("coupling", [GlobalCoupling(), LocalCoupling(1)])
+@pytest.mark.parametrize("strength", [2e-7, 1.0, 20.0, 200.0])
+def test_laws_are_finite_however_little_or_much_noise_there_is(coupling, strength):
+    """V = int 2D from 1e-6 to 1e3; what is late has reached the stationary law."""
+    process, theta0 = KuramotoProcess(coupling).scaled(strength), random_phases(2, 1, 4, 4, dtype=torch.float32)
+    law = mean_field_law(process, theta0, torch.tensor([1.0, 0.5]), 1e-2)
+    score = law.score(theta0 if strength > 1e-3 else theta0 + 1e-3)
+    assert score.isfinite().all() and law.sample(seeded(0)).isfinite().all()
+    if strength >= 20:
+        prior = process.prior()
+        torch.testing.assert_close(score, prior.score(theta0).float(), atol=2e-3, rtol=0)

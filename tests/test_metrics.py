@@ -12,7 +12,7 @@ import scipy.stats
 import torch
 
 import kodm_lite.metrics
-from kodm_lite import image_to_phase
+from kodm_lite import GreyLevels, image_to_phase
 from kodm_lite.data import PhaseData, textures
 from kodm_lite.metrics import (
     TextureFeatures,
@@ -26,6 +26,7 @@ from kodm_lite.metrics import (
 )
 
 PI = math.pi
+GREY = GreyLevels(0.9)
 HELPFUL = r"(?s)got .*expected .*try "
 WAVELENGTHS = (3, 6, 12)
 MEAN, DEVIATION, SKEWNESS, KURTOSIS, HORIZONTAL, VERTICAL = range(36, 42)
@@ -39,7 +40,7 @@ def noise(*shape: int, seed: int = 0, largest: float = 0.9 * PI) -> torch.Tensor
 
 def statistics(theta: torch.Tensor, scale: float = 0.9) -> torch.Tensor:
     """Features in their own units."""
-    features = TextureFeatures(noise(4, *theta.shape[1:]), scale)
+    features = TextureFeatures(noise(4, *theta.shape[1:]), GreyLevels(scale))
     return features(theta) * features.deviation
 
 
@@ -161,19 +162,19 @@ def test_phases_in_the_gap_are_black_or_white_and_turns_do_not_matter():
     theta = noise(2, 1, 9, 9, largest=PI)
     clamped = theta.clamp(-0.9 * PI, 0.9 * PI)
     torch.testing.assert_close(statistics(theta + 2 * PI), statistics(clamped), rtol=1e-9, atol=1e-9)
-    torch.testing.assert_close(statistics(theta / 2, 0.5), statistics(theta, 1.0), rtol=1e-9, atol=1e-9)
+    torch.testing.assert_close(statistics(theta / 2, 0.45), statistics(theta, 0.9), rtol=1e-9, atol=1e-9)
 
 
 def test_features_of_the_reference_have_unit_deviation():
     reference = textures(n=40, scale=0.9).theta
-    features = TextureFeatures(reference)
-    assert features.num_features == 42 and features.image_shape == (1, 32, 32) and features.scale == 0.9
+    features = TextureFeatures(reference, GREY)
+    assert features.num_features == 42 and features.image_shape == (1, 32, 32) and features.encoding == GREY
     np.testing.assert_allclose(np.std(features(reference).numpy(), axis=0, ddof=1), 1, rtol=1e-12)
 
 
 def test_what_never_varies_in_the_reference_keeps_its_unit():
     stripes = noise(6, 1, 1, 16).expand(6, 1, 16, 16)
-    features = TextureFeatures(stripes)
+    features = TextureFeatures(stripes, GREY)
     found = features(noise(2, 1, 16, 16))
     assert bool(torch.isfinite(found).all())
     assert float(features.deviation[VERTICAL]) == 1 and float(features.deviation[HORIZONTAL]) != 1
@@ -181,7 +182,7 @@ def test_what_never_varies_in_the_reference_keeps_its_unit():
 
 def test_many_images_are_measured_a_few_at_a_time(monkeypatch):
     theta = textures(n=40, scale=0.9).theta
-    features = TextureFeatures(theta)
+    features = TextureFeatures(theta, GREY)
     expected, sizes, transform = features(theta), [], torch.fft.ifft2
     monkeypatch.setattr(torch.fft, "ifft2", lambda x: sizes.append(x.numel()) or transform(x))
     for limit in (2**20, 300_000, 1):
@@ -250,7 +251,7 @@ def test_texture_distance_is_what_torchmetrics_makes_of_the_features():
     from torchmetrics.image.fid import FrechetInceptionDistance
 
     real, other = textures(n=60, scale=0.9), textures(n=60, seed=1, scale=0.9)
-    features = TextureFeatures(real.theta)
+    features = TextureFeatures(real.theta, GREY)
     metric = FrechetInceptionDistance(feature=features).set_dtype(torch.float64)
     metric.update(real.theta, real=True)
     metric.update(other.theta, real=False)
@@ -260,7 +261,7 @@ def test_texture_distance_is_what_torchmetrics_makes_of_the_features():
 
 def test_texture_distance_orders_what_the_eye_orders():
     real, other = textures(n=300, scale=0.9), textures(n=300, seed=1, scale=0.9)
-    features = TextureFeatures(real.theta)
+    features = TextureFeatures(real.theta, GREY)
     blurred = torch.nn.functional.avg_pool2d(other.theta, 3, 1, 1)
     brighter, white_made_black = other.theta + 0.3, other.theta + 0.6
     mixed = [other.theta, brighter, white_made_black, blurred, noise(300, 1, 32, 32).float()]
@@ -279,7 +280,7 @@ def test_images_belong_to_the_class_with_the_nearest_centroid():
     images = torch.cat(
         [textures(n=30, split="test", scale=0.9).theta, noise(10, 1, 32, 32).float(), torch.zeros(1, 1, 32, 32)]
     )
-    features = TextureFeatures(data.theta)
+    features = TextureFeatures(data.theta, GREY)
     centroids = [features(data.of_class(name)).numpy().mean(0) for name in data.names]
     expected = [int(np.argmin([np.linalg.norm(x - c) for c in centroids])) for x in features(images).numpy()]
     found = classify(images, data, features)
@@ -293,12 +294,12 @@ def test_centroids_are_means():
     brightness = torch.tensor([-1.0, -1.0, -1.0, 1.4, 1.0, 1.0]).reshape(6, 1, 1, 1).expand(6, 1, 8, 8)
     data = PhaseData(brightness, torch.tensor([0, 0, 0, 0, 1, 1]), ("mostly dark", "bright"), 0.9, "nowhere")
     images = torch.tensor([0.25, 0.35]).reshape(2, 1, 1, 1).expand(2, 1, 8, 8)  # the means are -0.4 and 1
-    assert classify(images, data, TextureFeatures(brightness)).tolist() == [0, 1]
+    assert classify(images, data, TextureFeatures(brightness, GREY)).tolist() == [0, 1]
 
 
 def test_held_out_crops_are_classified_and_a_missing_class_is_seen():
     data, held_out = textures(n=300, scale=0.9), textures(n=150, split="test", scale=0.9)
-    features = TextureFeatures(data.theta)
+    features = TextureFeatures(data.theta, GREY)
     assert float((classify(held_out.theta, data, features) == held_out.labels).double().mean()) > 0.95
     without_brick = torch.cat([held_out.of_class("grass"), held_out.of_class("gravel")])
     assert float(class_shares(without_brick, data, features)[0]) < 0.02
@@ -361,22 +362,22 @@ NAN = torch.full((3, 2), math.nan)
 @pytest.mark.parametrize(
     "refused",
     [
-        lambda: TextureFeatures(noise(4, 8, 8)),
-        lambda: TextureFeatures(noise(1, 1, 8, 8)),
-        lambda: TextureFeatures(noise(4, 1, 7, 8)),
-        lambda: TextureFeatures(noise(4, 1, 8, 8), scale=90),
-        lambda: TextureFeatures(torch.zeros(4, 1, 8, 8)),
-        lambda: TextureFeatures(noise(4, 1, 8, 8))(noise(4, 1, 8, 9)),
-        lambda: TextureFeatures(noise(4, 1, 8, 8))(noise(4, 3, 8, 8)),
-        lambda: TextureFeatures(noise(4, 1, 8, 8))(noise(4, 1, 8, 8) * 100),
+        lambda: TextureFeatures(noise(4, 8, 8), GREY),
+        lambda: TextureFeatures(noise(1, 1, 8, 8), GREY),
+        lambda: TextureFeatures(noise(4, 1, 7, 8), GREY),
+        lambda: TextureFeatures(noise(4, 1, 8, 8), 0.9),
+        lambda: TextureFeatures(torch.zeros(4, 1, 8, 8), GREY),
+        lambda: TextureFeatures(noise(4, 1, 8, 8), GREY)(noise(4, 1, 8, 9)),
+        lambda: TextureFeatures(noise(4, 1, 8, 8), GREY)(noise(4, 3, 8, 8)),
+        lambda: TextureFeatures(noise(4, 1, 8, 8), GREY)(noise(4, 1, 8, 8) * 100),
         lambda: frechet_distance(noise(1, 3), noise(4, 3)),
         lambda: frechet_distance(noise(4, 2), noise(4, 3)),
         lambda: frechet_distance(noise(4), noise(4)),
         lambda: frechet_distance(NAN, noise(4, 2)),
         lambda: frechet_distance(noise(4, 2), NAN),
-        lambda: classify(DATA.theta, replace(DATA, labels=None), TextureFeatures(DATA.theta)),
-        lambda: classify(DATA.theta, replace(DATA, names=("a", "b", "c")), TextureFeatures(DATA.theta)),
-        lambda: class_shares(DATA.theta, replace(DATA, scale=0.8), TextureFeatures(DATA.theta)),
+        lambda: classify(DATA.theta, replace(DATA, labels=None), TextureFeatures(DATA.theta, GREY)),
+        lambda: classify(DATA.theta, replace(DATA, names=("a", "b", "c")), TextureFeatures(DATA.theta, GREY)),
+        lambda: class_shares(DATA.theta, replace(DATA, encoding=GreyLevels(0.8)), TextureFeatures(DATA.theta, GREY)),
         lambda: kuiper_distance(torch.zeros(0), torch.zeros(3)),
         lambda: kuiper_distance(torch.zeros(3), NAN),
         lambda: image_means(noise(4, 8, 8)),

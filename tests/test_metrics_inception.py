@@ -7,10 +7,11 @@ import pytest
 import scipy.linalg
 import torch
 
-from kodm_lite import image_to_phase, to_uint8
+from kodm_lite import Angles, GreyLevels, image_to_phase, to_uint8
 from kodm_lite.data import textures
 from kodm_lite.metrics import inception_distances
 
+GREY = GreyLevels(0.9)
 HELPFUL = r"(?s)got .*expected .*try "
 
 
@@ -55,7 +56,7 @@ def kernel_distance(a: np.ndarray, b: np.ndarray) -> float:
 @pytest.mark.parametrize("channels", [1, 3])
 def test_distances_are_those_of_the_definition(channels):
     generated, real = colours(40, 1, 0.7)[:, :channels], colours(40)[:, :channels]
-    found = inception_distances(generated, real, "train", feature=Blocks(), subsets=3, subset_size=40)
+    found = inception_distances(generated, real, "train", GREY, feature=Blocks(), subsets=3, subset_size=40)
     a, b = features(generated), features(real)
     root = scipy.linalg.sqrtm(np.cov(a.T) @ np.cov(b.T)).real
     fid = ((a.mean(0) - b.mean(0)) ** 2).sum() + np.trace(np.cov(a.T) + np.cov(b.T) - 2 * root)
@@ -65,9 +66,11 @@ def test_distances_are_those_of_the_definition(channels):
 
 
 def test_the_record_says_what_was_compared():
-    found = inception_distances(colours(30), colours(25, 1), "validation", feature=Blocks(), subsets=4)
+    found = inception_distances(colours(30), colours(25, 1), "validation", GREY, feature=Blocks(), subsets=4)
     assert found[3:] == (30, 25, "validation", 4, 12, "Blocks", 12)
-    assert inception_distances(colours(9), colours(9, 1), "test", feature=Blocks(), subset_size=5).subset_size == 5
+    assert (
+        inception_distances(colours(9), colours(9, 1), "test", GREY, feature=Blocks(), subset_size=5).subset_size == 5
+    )
 
 
 def test_torchmetrics_gets_the_same_from_bytes():
@@ -77,7 +80,7 @@ def test_torchmetrics_gets_the_same_from_bytes():
     metric = FrechetInceptionDistance(feature=Blocks().eval()).set_dtype(torch.float64)
     metric.update(to_uint8(generated, 0.9).repeat(1, 3, 1, 1), real=False)
     metric.update(to_uint8(real, 0.9).repeat(1, 3, 1, 1), real=True)
-    found = inception_distances(generated, real, "train", feature=Blocks())
+    found = inception_distances(generated, real, "train", GREY, feature=Blocks())
     assert found.fid == pytest.approx(float(metric.compute()), abs=1e-6)
 
 
@@ -86,26 +89,26 @@ def test_the_network_sees_bytes_in_three_channels_a_few_at_a_time(scale):
     network = Blocks()
     grey = torch.linspace(-1, 1, 7 * 16).reshape(7, 1, 4, 4)
     theta = image_to_phase(grey, scale)
-    found = inception_distances(theta, theta.flip(0), "train", scale, feature=network, batch=3)
+    found = inception_distances(theta, theta.flip(0), "train", GreyLevels(scale), feature=network, batch=3)
     assert [len(x) for x in network.seen] == [3, 3, 1] * 2
     seen = torch.cat(network.seen[:3])
     assert seen.dtype == torch.uint8 and seen.shape == (7, 3, 4, 4)
     for channel in range(3):
         np.testing.assert_array_equal(seen[:, channel], np.rint((grey[:, 0].double().numpy() + 1) * 127.5))
-    again = inception_distances(to_uint8(theta, scale), to_uint8(theta.flip(0), scale), "train", feature=Blocks())
+    again = inception_distances(to_uint8(theta, scale), to_uint8(theta.flip(0), scale), "train", GREY, feature=Blocks())
     assert again == found
 
 
 def test_networks_are_used_in_evaluation_mode_and_left_as_they_were():
     network = Blocks().train()
-    first, second = (inception_distances(colours(20), colours(20, 1), "train", feature=network) for _ in range(2))
+    first, second = (inception_distances(colours(20), colours(20, 1), "train", GREY, feature=network) for _ in range(2))
     assert first == second and network.training and network.drop.training
 
 
 def test_subsets_come_from_the_seed_and_no_generator_moves():
     state = torch.get_rng_state()
     one, same, other = (
-        inception_distances(colours(40), colours(40, 1), "train", feature=Blocks(), subsets=5, seed=s)
+        inception_distances(colours(40), colours(40, 1), "train", GREY, feature=Blocks(), subsets=5, seed=s)
         for s in (0, 0, 1)
     )
     assert one == same != other and torch.equal(state, torch.get_rng_state())
@@ -124,7 +127,7 @@ def test_both_distances_order_what_the_eye_orders():
             return torch.stack([p.mean((1, 2)) for p in parts], 1)
 
     def found(theta):
-        return inception_distances(theta, data.theta, "train", feature=Differences())
+        return inception_distances(theta, data.theta, "train", GREY, feature=Differences())
 
     noisy = other.theta + 0.5 * torch.randn(other.theta.shape, generator=torch.Generator().manual_seed(0))
     blurred = torch.nn.functional.avg_pool2d(other.theta, 3, 1, 1)
@@ -146,26 +149,26 @@ def test_without_torch_fidelity_the_error_says_what_to_install(monkeypatch, brok
 
         monkeypatch.setattr("importlib.import_module", fail)
     with pytest.raises(ValueError, match=HELPFUL + r'pip install "kodm_lite\[fid\]"'):
-        inception_distances(colours(4), colours(4), "train")
+        inception_distances(colours(4), colours(4), "train", GREY)
 
 
 @pytest.mark.parametrize(
     "refused",
     [
-        lambda: inception_distances(colours(4) * 100, colours(4), "train", feature=Blocks()),
-        lambda: inception_distances(colours(4), colours(4).double() * torch.nan, "train", feature=Blocks()),
-        lambda: inception_distances(colours(4), torch.rand(4, 3, 6, 6), "train", feature=Blocks()),
-        lambda: inception_distances(torch.rand(4, 3, 6, 6), colours(4), "train", feature=Blocks()),
-        lambda: inception_distances(255 * torch.rand(4, 3, 6, 6), colours(4), "train", feature=Blocks()),
-        lambda: inception_distances(torch.ones(4, 3, 6, 6).int(), colours(4), "train", feature=Blocks()),
-        lambda: inception_distances(colours(4)[:, :2], colours(4)[:, :2], "train", feature=Blocks()),
-        lambda: inception_distances(colours(4)[:, 0], colours(4)[:, 0], "train", feature=Blocks()),
-        lambda: inception_distances(to_uint8(colours(4), 0.9)[0], colours(4), "train", feature=Blocks()),
-        lambda: inception_distances(colours(4), colours(4)[:, :, :5], "train", feature=Blocks()),
-        lambda: inception_distances(colours(4), colours(1), "train", feature=Blocks()),
-        lambda: inception_distances(colours(4), colours(5), "train", feature=Blocks(), subset_size=5),
-        lambda: inception_distances(colours(4), colours(5), "train", feature=Blocks(), subsets=0),
-        lambda: inception_distances(colours(4), colours(5), "train", scale=3, feature=Blocks()),
+        lambda: inception_distances(colours(4) * 100, colours(4), "train", GREY, feature=Blocks()),
+        lambda: inception_distances(colours(4), colours(4).double() * torch.nan, "train", GREY, feature=Blocks()),
+        lambda: inception_distances(colours(4), torch.rand(4, 3, 6, 6), "train", GREY, feature=Blocks()),
+        lambda: inception_distances(torch.rand(4, 3, 6, 6), colours(4), "train", GREY, feature=Blocks()),
+        lambda: inception_distances(255 * torch.rand(4, 3, 6, 6), colours(4), "train", GREY, feature=Blocks()),
+        lambda: inception_distances(torch.ones(4, 3, 6, 6).int(), colours(4), "train", GREY, feature=Blocks()),
+        lambda: inception_distances(colours(4)[:, :2], colours(4)[:, :2], "train", GREY, feature=Blocks()),
+        lambda: inception_distances(colours(4)[:, 0], colours(4)[:, 0], "train", GREY, feature=Blocks()),
+        lambda: inception_distances(to_uint8(colours(4), 0.9)[0], colours(4), "train", GREY, feature=Blocks()),
+        lambda: inception_distances(colours(4), colours(4)[:, :, :5], "train", GREY, feature=Blocks()),
+        lambda: inception_distances(colours(4), colours(1), "train", GREY, feature=Blocks()),
+        lambda: inception_distances(colours(4), colours(5), "train", GREY, feature=Blocks(), subset_size=5),
+        lambda: inception_distances(colours(4), colours(5), "train", GREY, feature=Blocks(), subsets=0),
+        lambda: inception_distances(colours(4), colours(5), "train", encoding=Angles(), feature=Blocks()),
     ],
 )
 def test_what_cannot_be_measured_is_refused_with_a_hint(refused):

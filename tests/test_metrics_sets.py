@@ -13,6 +13,7 @@ from kodm_lite.metrics import (
     frechet_distance,
     jackknife,
     memorisation,
+    nearest_distances,
     precision_recall,
     wasserstein_distance,
 )
@@ -119,7 +120,7 @@ def test_precision_and_recall_of_extreme_sets():
 
 def test_precision_falls_with_wrong_images_and_recall_with_missing_ones():
     data, other = textures(n=300, scale=0.9), textures(n=300, seed=1, scale=0.9)
-    features = TextureFeatures(data.theta)
+    features = TextureFeatures(data.theta, data.encoding)
     real = features(data.theta)
 
     def found(theta):
@@ -191,3 +192,13 @@ IMAGES = (2 * torch.rand(12, 1, 8, 8, generator=seeded()) - 1) * PI
 def test_what_cannot_be_measured_is_refused_with_a_hint(refused):
     with pytest.raises(ValueError, match=HELPFUL):
         refused()
+
+
+def test_all_training_images_are_looked_at_and_never_copied_at_once(monkeypatch):
+    reference = (2 * torch.rand(50, 1, 8, 8, generator=seeded(5)) - 1) * PI
+    sizes, wrap = [], kodm_lite.metrics.nearest.wrap
+    monkeypatch.setattr(kodm_lite.metrics.nearest, "_PAIRS", 7 * 64)
+    monkeypatch.setattr(kodm_lite.metrics.nearest, "wrap", lambda x: sizes.append(len(x)) or wrap(x))
+    for copied in (0, 6, 7, 49):
+        assert float(nearest_distances(reference[copied : copied + 1], reference)) < 1e-6
+    assert max(sizes) == 7 and sum(sizes) == 4 * (50 + 1)

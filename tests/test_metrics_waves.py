@@ -1,6 +1,7 @@
 """Spectra, peaks, orientations and order parameters of images that are known, and how they move."""
 
 import math
+from typing import NamedTuple
 
 import numpy as np
 import pytest
@@ -11,17 +12,45 @@ import kodm_lite.metrics
 from kodm_lite.data import textures
 from kodm_lite.metrics import (
     circular_wasserstein,
-    order_distance,
+    kuiper_distance,
     order_statistics,
-    orientation_distance,
     peak_frequencies,
     radial_spectrum,
-    spectrum_distance,
+    wasserstein_distance,
 )
+from kodm_lite.metrics.angles import directions, of_angles, of_weights, orientations
+from kodm_lite.metrics.spectrum import between_spectra, spectra
 from kodm_lite.orientation import orientation_field
 
 PI = math.pi
 HELPFUL = r"(?s)got .*expected .*try "
+
+
+class OrientationDistance(NamedTuple):
+    circular_wasserstein: float
+    kuiper: float
+    coherence: float
+
+
+class OrderDistance(NamedTuple):
+    modulus: float
+    direction: float
+
+
+def spectrum_distance(a: torch.Tensor, b: torch.Tensor) -> float:
+    return between_spectra(spectra(a), spectra(b))
+
+
+def orientation_distance(a: torch.Tensor, b: torch.Tensor) -> OrientationDistance:
+    """The numbers of an evaluation."""
+    a, b = orientations(a), orientations(b)
+    angles = [of_angles(distance, a, b) for distance in (circular_wasserstein, kuiper_distance)]
+    return OrientationDistance(*angles, of_weights(wasserstein_distance, a, b))
+
+
+def order_distance(a: torch.Tensor, b: torch.Tensor) -> OrderDistance:
+    a, b = directions(a), directions(b)
+    return OrderDistance(of_weights(wasserstein_distance, a, b), of_angles(circular_wasserstein, a, b))
 
 
 def noise(*shape: int, seed: int = 0) -> torch.Tensor:
@@ -160,9 +189,9 @@ def test_orientations_of_turned_lines():
 
 
 def test_orientations_are_weighted_by_coherence():
-    a, b = noise(4, 1, 20, 20), noise(6, 1, 20, 20, seed=1) + 3 * wave(0.1, 0, rows=20, columns=20)
+    a, b = (noise(n, 1, 20, 20, seed=n) + n * wave(0.1, 9 * n, rows=20, columns=20) / 2 for n in (4, 6))
     fields = [orientation_field(x) for x in (a, b)]
-    angles, weights = ([f[k].flatten().numpy() for f in fields] for k in (0, 1))
+    angles, weights = ([f[k][..., ::2, ::2].flatten().numpy() for f in fields] for k in (0, 1))
     found = orientation_distance(a, b)
     assert found.coherence == pytest.approx(scipy.stats.wasserstein_distance(*weights), abs=1e-9)
     ends = np.sort(np.concatenate(angles))
@@ -205,6 +234,7 @@ def test_order_distance_of_known_sets():
     arrows = [np.exp(1j * x.numpy()).mean((1, 2, 3)) for x in (a, b)]
     found = order_distance(a, b)
     assert found.modulus == pytest.approx(scipy.stats.wasserstein_distance(*(np.abs(z) for z in arrows)), abs=1e-12)
+    arrows = [z[order_statistics(x).direction.isfinite()] for x, z in zip((a, b), arrows, strict=True)]
     angles, weights = ([torch.tensor(f(z)) for z in arrows] for f in (np.angle, np.abs))
     assert found.direction == pytest.approx(circular_wasserstein(*angles, 2 * PI, *weights), abs=1e-12)
 
@@ -230,9 +260,8 @@ def test_order_moves_with_blur_and_noise_and_has_a_small_floor():
         lambda: radial_spectrum([[0.0]]),
         lambda: radial_spectrum(torch.full((8, 8), math.nan)),
         lambda: radial_spectrum(torch.zeros(0, 8, 8)),
-        lambda: spectrum_distance(torch.zeros(2, 8, 8), noise(2, 8, 8)),
+        lambda: spectrum_distance(torch.zeros(2, 1, 8, 8), noise(2, 1, 8, 8)),
         lambda: peak_frequencies(noise(2, 8, 8)),
-        lambda: orientation_distance(torch.zeros(2, 1, 8, 8), noise(2, 1, 8, 8)),
         lambda: orientation_distance(noise(8), noise(2, 1, 8, 8)),
         lambda: order_statistics(noise(2, 8, 8)),
         lambda: order_distance(noise(2, 1, 8, 8), noise(2, 1, 8, 8) * math.inf),
@@ -241,3 +270,41 @@ def test_order_moves_with_blur_and_noise_and_has_a_small_floor():
 def test_what_cannot_be_measured_is_refused_with_a_hint(refused):
     with pytest.raises(ValueError, match=HELPFUL):
         refused()
+
+
+def uniform(n: int, seed: int) -> torch.Tensor:
+    """Phases without order and images without lines."""
+    generator = torch.Generator().manual_seed(seed)
+    return (2 * torch.rand(n, 1, 16, 16, generator=generator) - 1) * PI
+
+
+def test_images_without_order_have_no_direction_and_others_do():
+    found = order_statistics(uniform(4000, 0))
+    assert float(found.direction.isfinite().double().mean()) < 0.003, "one in a thousand by chance"
+    assert bool(order_statistics(uniform(4000, 1) * 0.7 + 1).direction.isfinite().all())
+    # Neighbours that agree are no independent witnesses: patches of one direction each have none together.
+    patches = uniform(4000, 2)[:, :, :4, :4].repeat_interleave(4, 2).repeat_interleave(4, 3)
+    assert float(order_statistics(patches).direction.isfinite().double().mean()) < 0.003
+    opposite = torch.tensor([0.0, -PI]).repeat(8, 4)[None, None]
+    assert bool(order_statistics(opposite).direction.isnan()), "what is left is rounding"
+    assert float(order_statistics(torch.full((1, 1, 1, 1), 2.0)).direction) == pytest.approx(2)
+
+
+@pytest.mark.parametrize("defined", [False, True])
+def test_undefined_angles_are_compared_with_nothing(defined):
+    theta = uniform(60, 3)
+    other = 0.5 * uniform(60, 4) + 1 if defined else uniform(60, 5)
+    for a, b in ((theta, other), (other, theta)):
+        assert math.isnan(order_distance(a, b).direction) and order_distance(a, b).modulus >= 0
+    lines = wave(0.1, rows=16, columns=16).float() + 0.1 * theta if defined else other
+    for a, b in ((theta, lines), (lines, theta), (torch.zeros_like(theta), lines)):
+        found = orientation_distance(a, b)
+        assert math.isnan(found.circular_wasserstein) and math.isnan(found.kuiper) and 0 <= found.coherence <= 1
+
+
+def test_images_without_an_angle_are_left_out():
+    lines, order = wave(0.1, rows=16, columns=16) + 0.1 * uniform(60, 6), 0.5 * uniform(60, 7) + 1
+    mixed = torch.cat([order, uniform(30, 8)])
+    assert order_distance(mixed, order).direction == pytest.approx(order_distance(order, order).direction, abs=1e-12)
+    flat = torch.cat([lines, torch.zeros(9, 1, 16, 16)])
+    assert orientation_distance(flat, lines)[:2] == pytest.approx((0, 0), abs=1e-12)

@@ -180,17 +180,17 @@ def test_every_size_divides_images_of_32_pixels(name):
     assert 32 % PeriodicUNet(1, **SIZES[name]).stride == 0
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 1, 8, 24), (1, 3, 32, 16), (3, 3, 16, 16)])
-def test_images_of_any_size_that_the_stride_divides(shape):
+@pytest.mark.parametrize("shape", [(1, 1, 8, 8), (2, 1, 8, 24), (1, 3, 32, 16), (2, 1, 11, 30), (1, 2, 1, 5)])
+def test_images_of_any_size(shape):
     network = awake(PeriodicUNet(shape[1], **SIZES["small"]), size=0.02)
     assert network.stride == 8
     score = network(random_phases(*shape, dtype=torch.float32), torch.rand(shape[0]) + 1e-3)
     assert score.shape == shape and score.dtype == torch.float32 and torch.isfinite(score).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 12, 8), (1, 1, 8, 7), (1, 2, 8, 8), (1, 8, 8), (2, 8)])
+@pytest.mark.parametrize("shape", [(1, 2, 8, 8), (1, 8, 8), (2, 8), (1, 1, 0, 8)])
 def test_images_of_other_shapes_are_refused(shape):
-    with pytest.raises(ValueError, match=r"theta: got shape .* expected \(B, 1, H, W\) with H and W multiples of 8"):
+    with pytest.raises(ValueError, match=r"theta: got shape .* expected \(B, 1, H, W\)"):
         PeriodicUNet(1, **SIZES["small"])(torch.zeros(shape), torch.ones(shape[0]))
 
 
@@ -363,7 +363,7 @@ def test_a_network_is_built_again_from_its_description(network):
     ("description", "message"),
     [
         ({"kind": "Transformer"}, "network: got kind 'Transformer', expected one of"),
-        ({"dim": 3}, "network: got kind None"),
+        ({"dim": 3}, "network: got kind 'None'"),
         ({"kind": "PeriodicMLP", "dim": 3, "heads": 4}, "network: got options .* expected those of PeriodicMLP"),
         ({"kind": "PeriodicMLP"}, "network: got options"),
         ({"kind": "PeriodicUNet", "channels": 1, "width": 9}, "width: got 9"),

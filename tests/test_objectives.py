@@ -2,6 +2,7 @@
 
 import cmath
 import math
+from dataclasses import asdict
 from itertools import pairwise, product
 
 import pytest
@@ -17,8 +18,12 @@ from kodm_lite import (
     LocalCoupling,
     VonMises,
 )
+from kodm_lite.euclidean import VariancePreserving, WhiteNoise
 from kodm_lite.objectives import (
+    PARTS,
     Loss,
+    MeanField,
+    Transition,
     collective_error,
     early_times,
     mean_field_score_matching,
@@ -61,7 +66,7 @@ def targets(objective, process, theta0, t, weight, **options):
             return answer
 
         times = torch.full((len(theta0),), t, dtype=torch.float64)
-        errors.append(objective(network, process, theta0, t=times, generator=seeded(3), **options).error)
+        errors.append(objective(network, process, theta0, t=times, generator=seeded(3), **options).error[:, 0])
     assert torch.equal(*seen)
     return seen[0], theta0.shape[1] * (errors[1] - errors[0]) / (4 * weight)
 
@@ -123,16 +128,15 @@ def test_early_weights_are_the_geometric_mean_of_those_of_the_target_and_of_nois
             random_phases(6, 9),
             t=t,
             weighting=w,
-            collective_weight=1.0,
             generator=seeded(0),
         )
         for w in ("target", "early")
     ]
     clock = STRONG.clock(t)
     geometric = (clock.expm1() * -(-clock).expm1()).sqrt() / clock.expm1()
-    for entry in ("error", "baseline", "collective"):
+    for entry in ("error", "baseline"):
         target, early = (getattr(loss, entry) for loss in losses)
-        torch.testing.assert_close(early, target * geometric.to(target), rtol=1e-4, atol=0.0)
+        torch.testing.assert_close(early, target * geometric.to(target)[:, None], rtol=1e-4, atol=0.0)
 
 
 PAIRS = {
@@ -170,11 +174,11 @@ def test_the_transition_target_is_unbiased_for_two_coupled_oscillators(t, couple
 def test_the_zero_predictor_has_error_one_at_every_time(process):
     theta0, t = random_phases(4000, 1, 4, 4, dtype=torch.float32), torch.linspace(0.001, 1.0, 4000)
     loss = transition_score_matching(lambda x, t: torch.zeros_like(x), process, theta0, t=t, generator=seeded(0))
-    assert torch.equal(loss.error, loss.baseline) and torch.equal(loss.collective, loss.collective_baseline)
-    for part in loss.baseline.reshape(4, -1):
+    assert torch.equal(loss.error[:, 0], loss.baseline[:, 0]) and torch.equal(loss.error[:, 1], loss.baseline[:, 1])
+    for part in loss.baseline[:, 0].reshape(4, -1):
         assert float(part.mean()) == pytest.approx(1.0, abs=4 * float(part.std()) / math.sqrt(len(part)))
         assert float(part.std()) == pytest.approx(math.sqrt(2 / 16), rel=0.12)  # squares of 16 normal numbers
-    modes, order = loss.collective_baseline, loss.order_baseline[:1000]  # later phases agree, and so do their scores
+    modes, order = loss.baseline[:, 1], loss.baseline[:1000, 2]  # later phases agree, and so do their scores
     assert float(modes.mean()) == pytest.approx(5.0, abs=4 * float(modes.std()) / math.sqrt(4000))
     assert float(order.mean()) == pytest.approx(1.0, abs=4 * float(order.std()) / math.sqrt(1000))
     assert torch.equal(loss.t, t)
@@ -189,12 +193,12 @@ def test_weights_are_powers_of_the_variance_of_the_transition():
         for w in ("none", "target", "published")
     }
     v = transition_variance(t)
-    for name in ("error", "baseline", "collective", "collective_baseline", "order", "order_baseline"):
+    for name in ("error", "baseline"):
         plain = getattr(losses["none"], name)
-        torch.testing.assert_close(getattr(losses["target"], name), v * plain)
-        torch.testing.assert_close(getattr(losses["published"], name), v**2 / 4 * plain)
-    assert float(losses["none"].loss) == pytest.approx(float(losses["none"].error.mean()), rel=1e-12)
-    assert torch.equal(losses["none"].order, losses["none"].collective)  # oscillators have no waves
+        torch.testing.assert_close(getattr(losses["target"], name), v[:, None] * plain)
+        torch.testing.assert_close(getattr(losses["published"], name), v[:, None] ** 2 / 4 * plain)
+    assert float(losses["none"].loss) == pytest.approx(float(losses["none"].error[:, 0].mean()), rel=1e-12)
+    assert torch.equal(losses["none"].error[:, 2], losses["none"].error[:, 1])  # oscillators have no waves
 
 
 @pytest.mark.parametrize("steps", [10, 100])
@@ -215,9 +219,9 @@ def test_the_transition_has_the_length_of_a_step_or_starts_at_the_data(steps):
     (theta, times), v = seen[0], float(transition_variance(t[:1], steps))
     assert torch.equal(times, t)
     assert float(theta.var()) == pytest.approx(clock(0.05), rel=4 * math.sqrt(2 / 20_000))
-    assert float(loss.baseline.mean()) == pytest.approx(1 / v, rel=4 * math.sqrt(2 / 20_000))
+    assert float(loss.baseline[:, 0].mean()) == pytest.approx(1 / v, rel=4 * math.sqrt(2 / 20_000))
     if steps == 10:  # one transition from the data: the target is known point by point
-        torch.testing.assert_close(loss.baseline, (theta[:, 0] / v).square(), rtol=1e-9, atol=1e-9)
+        torch.testing.assert_close(loss.baseline[:, 0], (theta[:, 0] / v).square(), rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("t", [0.1, 0.6])
@@ -225,7 +229,7 @@ def test_the_exact_score_gains_its_own_second_moment(t, alone, theta0):
     times = torch.full((len(theta0),), t, dtype=torch.float64)
     exact = ExactScore(alone)
     loss = transition_score_matching(exact, KuramotoProcess(), theta0, t=times, generator=seeded(6))
-    gain = loss.baseline - loss.error
+    gain = loss.baseline[:, 0] - loss.error[:, 0]
     weight = float(transition_variance(times[:1]))
     moment = expected(alone, lambda x: alone.score(x, t).square(), t)
     assert abs(float(gain.mean()) / weight - moment) < 4 * float(gain.std()) / weight / math.sqrt(len(gain)) + 0.01
@@ -243,24 +247,24 @@ def test_draws_are_transitions_from_the_same_state():
         return x.sin()
 
     theta0, t = random_phases(6, 4), torch.linspace(0.1, 1.0, 6, dtype=torch.float64)
-    five = transition_score_matching(network, STRONG, theta0, t=t, draws=5, collective_weight=2.0, generator=seeded(0))
-    one = transition_score_matching(network, STRONG, theta0, t=t, collective_weight=2.0, generator=seeded(0))
+    five = transition_score_matching(network, STRONG, theta0, t=t, draws=5, generator=seeded(0))
+    one = transition_score_matching(network, STRONG, theta0, t=t, generator=seeded(0))
     assert len(states) == 6 and torch.equal(states[0], states[5])  # the first of five is the only one of one
     assert all(not torch.equal(a, b) for a, b in pairwise(states[:5]))
     turns = torch.stack([torch.exp(1j * x) for x in states[:5]])
     spread = -2 * torch.log(turns.mean(0).abs())  # wrapped normal of five: about 4/5 of the variance of a step
     assert float(spread.mean()) < float(1.5 * transition_variance(t).max())
-    assert one.error.shape == five.error.shape == (6,) and five.loss.ndim == 0
-    assert float(five.loss) == pytest.approx(float((five.error + 2.0 / 4 * five.collective).mean()), rel=1e-10)
+    assert one.error[:, 0].shape == five.error[:, 0].shape == (6,) and five.loss.ndim == 0
+    assert float(five.loss) == pytest.approx(float(five.error[:, 0].mean()), rel=1e-10)
 
 
 def test_more_draws_make_the_baseline_less_noisy():
     theta0, t = random_phases(3000, 1), torch.full((3000,), 0.5, dtype=torch.float64)
     stds = [
         float(
-            transition_score_matching(
-                lambda x, t: x.sin(), STRONG, theta0, t=t, draws=draws, generator=seeded(0)
-            ).baseline.std()
+            transition_score_matching(lambda x, t: x.sin(), STRONG, theta0, t=t, draws=draws, generator=seeded(0))
+            .baseline[:, 0]
+            .std()
         )
         for draws in (1, 4)
     ]
@@ -305,23 +309,35 @@ def test_the_order_part_is_the_error_along_the_order_parameter():
     theta0 = 1.0 + 0.3 * random_phases(3, 1, 6, 4)
     found = transition_score_matching(network, KuramotoProcess(), theta0, weighting="none", t=torch.full((3,), 0.1))
     z = (torch.exp(1j * seen[0]) * seen[0].sin()).flatten(1).mean(1)
-    torch.testing.assert_close(found.order / 1e12, 24 * z.abs().square().to(found.order), rtol=1e-3, atol=0.0)
-    assert (found.collective > 1.01 * found.order).all()
+    torch.testing.assert_close(
+        found.error[:, 2] / 1e12, 24 * z.abs().square().to(found.error[:, 2]), rtol=1e-3, atol=0.0
+    )
+    assert (found.error[:, 1] > 1.01 * found.error[:, 2]).all()
 
 
-@pytest.mark.parametrize("objective", OBJECTIVES)
-def test_the_collective_weight_adds_its_term_divided_by_the_number_of_phases(objective):
+@pytest.mark.parametrize("objective", [MeanField(), MeanField("target", 20), Transition(), Transition(2, 10, "none")])
+def test_an_objective_is_its_function_with_its_options(objective):
+    function = mean_field_score_matching if isinstance(objective, MeanField) else transition_score_matching
     theta0, t = random_phases(4, 1, 4, 4), torch.tensor([0.1, 0.4, 0.7, 1.0])
+    ours = objective(lambda x, t: x.cos(), STRONG, theta0, None, t, seeded(0))
+    same = function(lambda x, t: x.cos(), STRONG, theta0, t=t, generator=seeded(0), **asdict(objective))
+    assert all(torch.equal(a, b) for a, b in zip(ours, same, strict=True))
+    assert float(ours.loss) == pytest.approx(float(ours.error[:, 0].mean()), rel=1e-10)
 
-    def loss(c):
-        return OBJECTIVES[objective](
-            lambda x, t: x.cos(), STRONG, theta0, t=t, collective_weight=c, generator=seeded(0)
-        )
 
-    plain, weighed = loss(0.0), loss(3.0)
-    assert torch.equal(plain.error, weighed.error) and torch.equal(plain.collective, weighed.collective)
-    assert float(plain.loss) == pytest.approx(float(plain.error.mean()), rel=1e-10)
-    assert float(weighed.loss - plain.loss) == pytest.approx(3 / 16 * float(plain.collective.mean()), rel=1e-10)
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: MeanField("published"), "weighting: got 'published', expected one of"),
+        (lambda: MeanField(steps=0), "steps: got 0, expected an integer from 1"),
+        (lambda: Transition(draws=True), "draws: got True"),
+        (lambda: Transition(weighting="early"), "weighting: got 'early'"),
+        (lambda: MeanField().check(VariancePreserving(WhiteNoise((3,))), torch.zeros(1, 3)), "which has no coupling"),
+    ],
+)
+def test_objectives_refuse(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
 
 
 def test_random_times_are_one_in_each_interval_and_reproducible():
@@ -361,7 +377,7 @@ def test_a_generator_makes_everything_reproducible(objective, t):
     for make in (lambda: seeded(5), lambda: [seeded(k) for k in (5, 6, 7)]):
         for a, b in zip(loss(make()), loss(make()), strict=True):
             assert torch.equal(a, b)
-    assert not torch.equal(loss(seeded(5)).error, loss(seeded(6)).error)
+    assert not torch.equal(loss(seeded(5)).error[:, 0], loss(seeded(6)).error[:, 0])
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -378,7 +394,7 @@ def test_with_a_generator_per_image_an_image_does_not_depend_on_the_batch(object
     together = loss([0, 1, 2, 3])
     for k in range(4):
         alone = loss([k])
-        for name in ("error", "baseline", "collective"):
+        for name in ("error", "baseline"):
             torch.testing.assert_close(getattr(alone, name)[0], getattr(together, name)[k], rtol=1e-5, atol=1e-6)
 
 
@@ -388,9 +404,7 @@ def test_the_gradient_is_that_of_the_loss_and_nothing_else_carries_one(objective
     theta0 = random_phases(4, 1, 4, 4)
 
     def loss(c):
-        return OBJECTIVES[objective](
-            lambda x, t: c * x.cos(), STRONG, theta0, t=torch.rand(4), collective_weight=1.5, generator=seeded(0)
-        )
+        return OBJECTIVES[objective](lambda x, t: c * x.cos(), STRONG, theta0, t=torch.rand(4), generator=seeded(0))
 
     torch.manual_seed(0)
     result = loss(c)
@@ -442,7 +456,8 @@ def test_the_network_sees_phases_and_their_times(objective, shape, dtype):
     assert theta.shape == shape and theta.dtype == times.dtype == dtype
     torch.testing.assert_close(times, t.to(dtype))
     assert float(theta.min()) >= -PI and float(theta.max()) < PI
-    assert all(part.shape == shape[:1] and torch.isfinite(part).all() for part in loss[1:])
+    assert loss.error.shape == loss.baseline.shape == (shape[0], len(PARTS)) and loss.t.shape == shape[:1]
+    assert all(torch.isfinite(part).all() for part in loss)
 
 
 @pytest.mark.parametrize("objective", OBJECTIVES)
@@ -457,7 +472,7 @@ def test_mixed_precision_reaches_the_network_alone(objective, coupling):
         return theta.cos()
 
     def loss():
-        return OBJECTIVES[objective](network, process, theta0, t=t, collective_weight=1.0, generator=seeded(0))
+        return OBJECTIVES[objective](network, process, theta0, t=t, generator=seeded(0))
 
     plain = loss()
     with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -472,20 +487,17 @@ def test_a_score_in_low_precision_is_compared_in_full():
     for objective in OBJECTIVES.values():
         loss = objective(lambda x, t: x.cos().bfloat16(), STRONG, theta0, t=t, generator=seeded(0))
         plain = objective(lambda x, t: x.cos(), STRONG, theta0, t=t, generator=seeded(0))
-        assert loss.loss.dtype == torch.float32 and torch.equal(loss.baseline, plain.baseline)
-        torch.testing.assert_close(loss.error, plain.error, rtol=0.03, atol=0.01)
+        assert loss.loss.dtype == torch.float32 and torch.equal(loss.baseline[:, 0], plain.baseline[:, 0])
+        torch.testing.assert_close(loss.error[:, 0], plain.error[:, 0], rtol=0.03, atol=0.01)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"weighting": "snr"}, "weighting: got 'snr', expected 'target'"),
-        ({"draws": 0}, "draws, steps: got 0"),
-        ({"draws": 1.5}, "draws, steps: got 1.5"),
-        ({"collective_weight": -1.0}, "collective_weight: got -1.0"),
-        ({"collective_weight": math.nan}, "collective_weight: got nan"),
-        ({"collective_weight": math.inf}, "collective_weight: got inf"),
-        ({"steps": 0}, "draws, steps: got 1 and 0"),
+        ({"weighting": "snr"}, "weighting: got 'snr', expected one of"),
+        ({"draws": 0}, "draws: got 0"),
+        ({"draws": 1.5}, "draws: got 1.5"),
+        ({"steps": 0}, "steps: got 0"),
         ({"t": torch.tensor([0.5, 1.5])}, r"expected one time in \(0, 1\]"),
         ({"t": torch.tensor([0.5, 0.5, 0.5])}, "one time .* for each of 2"),
     ],
@@ -504,8 +516,7 @@ def test_transition_score_matching_refuses(options, message):
         (torch.zeros(2, 4), {"t": torch.tensor([0.5, 1.5])}, r"expected one time in \(0, 1\]"),
         (torch.zeros(2, 4), {"t": torch.tensor([0.5, math.nan])}, r"expected one time in \(0, 1\]"),
         (torch.zeros(2, 4), {"steps": 0}, "steps: got 0"),
-        (torch.zeros(2, 4), {"collective_weight": -1.0}, "collective_weight: got"),
-        (torch.zeros(2, 4), {"weighting": "published"}, "weighting: got 'published', expected 'target' or 'early'"),
+        (torch.zeros(2, 4), {"weighting": "published"}, "weighting: got 'published', expected one of"),
     ],
 )
 def test_mean_field_score_matching_refuses(theta0, options, message):

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 
+from kodm_lite.encoding import Angles, GreyLevels
 from kodm_lite.orientation import orientation_field
 from kodm_lite.pictures import plotting
 from kodm_lite.pictures.lic import line_integral_convolution
@@ -76,11 +77,11 @@ def test_angles_are_drawn_in_cyclic_colours():
     from kodm_lite.pictures.files import grid
 
     theta = torch.tensor([-math.pi, 0.0, math.pi - 1e-4]).reshape(3, 1, 1, 1).expand(3, 1, 4, 4).contiguous()
-    pixels = np.asarray(grid(theta, 1.0, columns=3))
+    pixels = np.asarray(grid(theta, Angles(), columns=3))
     assert pixels.shape == (4, 14, 3)
     assert np.abs(pixels[0, 0].astype(int) - pixels[0, -1]).max() <= 2, "both ends of the turn look alike"
     assert np.abs(pixels[0, 0].astype(int) - pixels[0, 6]).max() > 50
-    assert np.asarray(grid(theta, 0.9, columns=3)).shape == (4, 14), "grey values stay grey"
+    assert np.asarray(grid(theta, GreyLevels(0.9), columns=3)).shape == (4, 14), "grey values stay grey"
 
 
 def test_the_average_reaches_to_both_sides():

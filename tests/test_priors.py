@@ -20,7 +20,7 @@ from kodm_lite import (
     wrap,
 )
 from kodm_lite.data import textures
-from kodm_lite.process import flat_image_memory
+from kodm_lite.memory import flat_image_memory
 
 PI = math.pi
 RATIO = 3.0 / 5.0  # K/D of the published schedule at t = 1
@@ -304,7 +304,7 @@ def test_the_jackknife_error_is_the_spread_of_repetitions():
 
 def test_memory_needs_several_images_and_replicas():
     for theta0, replicas in ((torch.zeros(2, 4), 4), (torch.zeros(5, 4), 1)):
-        with pytest.raises(ValueError, match="expected at least 3 and 2"):
+        with pytest.raises(ValueError, match="expected at least 3 images and 2 replicas"):
             terminal_memory(KuramotoProcess(), theta0, replicas)
     with pytest.raises(ValueError, match="radians"):
         terminal_memory(KuramotoProcess(), torch.full((5, 4), 90.0))

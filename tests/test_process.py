@@ -23,7 +23,7 @@ from kodm_lite import (
     angle_difference,
     kuramoto_drift,
 )
-from kodm_lite.process import flat_image_memory
+from kodm_lite.memory import flat_image_memory
 
 PI = math.pi
 
@@ -247,7 +247,7 @@ def test_a_wrong_number_of_generators_is_refused(count):
 
 @pytest.mark.parametrize("steps", [1, 7, 100])
 def test_a_trajectory_passes_through_the_states_that_simulation_reaches(steps):
-    process, theta0 = KuramotoProcess(LocalCoupling(1)), random_phases(2, 1, 4, 4)
+    process, theta0 = KuramotoProcess(LocalCoupling(1)).scaled(0.2), random_phases(2, 1, 4, 4)
     times = [k / steps for k in range(steps + 1)]
     frames = process.trajectory(theta0, times, steps=steps, generator=seeded(5))
     assert frames.shape == (steps + 1, 2, 1, 4, 4)
@@ -262,7 +262,7 @@ def test_a_trajectory_stays_where_time_does():
 
 
 def test_a_step_of_the_simulation_is_a_forward_step():
-    process, theta0 = KuramotoProcess(), random_phases(2, 8)
+    process, theta0 = KuramotoProcess().scaled(0.2), random_phases(2, 8)
     generator = seeded(3)
     theta = theta0
     for t0, t1 in ((0.0, 0.25), (0.25, 0.5), (0.5, 0.75)):
@@ -329,7 +329,7 @@ def test_a_radius_larger_than_the_image_is_refused():
 
 def test_one_image_and_three_channels_work_without_a_gpu():
     for shape in ((1, 1, 6, 6), (1, 3, 6, 6), (2, 5, 6, 4)):
-        assert KuramotoProcess(LocalCoupling(2)).simulate(torch.zeros(shape), 1.0, steps=5).shape == shape
+        assert KuramotoProcess(LocalCoupling(2)).simulate(torch.zeros(shape), 1.0, steps=8).shape == shape
 
 
 def test_a_constant_reference_field_is_the_number():
@@ -586,7 +586,7 @@ def order_parameters(process, theta0, steps, method, monkeypatch, finest=200):
         pieces = [stds[k] * torch.randn(like.shape, generator=seeded(k)) for k in range(first, first + length)]
         return sum(pieces) / math.sqrt(sum(std**2 for std in stds[first : first + length]))
 
-    monkeypatch.setattr("kodm_lite.process.normal", path)
+    monkeypatch.setattr("kodm_lite.simulation.normal", path)
     theta = process.simulate(theta0, 1.0, steps, method=method)
     assert len(used) == steps
     return float(theta.cos().mean())
@@ -628,7 +628,7 @@ def test_heun_kicks_once_and_looks_at_the_drift_where_it_arrives():
 
 
 def test_heun_without_noise_converges_with_order_two_at_rates_that_change(monkeypatch):
-    monkeypatch.setattr("kodm_lite.process.normal", lambda like, generator: torch.zeros_like(like))
+    monkeypatch.setattr("kodm_lite.simulation.normal", lambda like, generator: torch.zeros_like(like))
     theta0 = random_phases(3, 6)
     runs = [KuramotoProcess().simulate(theta0, 1.0, steps, method="heun") for steps in (20, 40, 2000)]
     gaps = [largest_turn(run, runs[2]) for run in runs[:2]]
@@ -665,7 +665,7 @@ def test_the_batch_really_shrinks(method, per_step, each, monkeypatch):
     monkeypatch.setattr(GlobalCoupling, "average", counted)
     times = torch.tensor([0.25, 1.0, 0.0, 0.5, 0.6])  # with 4 steps: 1, 4, 0, 2 and 3 of them
     generator = [seeded(b) for b in range(5)] if each else seeded(0)
-    KuramotoProcess().simulate(random_phases(5, 3), times, 4, generator, method=method)
+    KuramotoProcess().scaled(0.2).simulate(random_phases(5, 3), times, 4, generator, method=method)
     assert sizes == [size for size in (4, 3, 2, 1) for _ in range(2 * per_step)]  # of the cosines and the sines
 
 
@@ -690,3 +690,55 @@ def test_a_clock_that_is_never_shown_is_the_end_and_one_before_the_start_refused
     for clock in (0.0, -1.0, math.nan):
         with pytest.raises(ValueError, match="clock: got"):
             KuramotoProcess().time_of(clock)
+
+
+def test_steps_that_overshoot_are_refused_with_the_number_that_does_not():
+    strong = KuramotoProcess(reference_strength=LinearSchedule(300.0, 300.0))
+    with pytest.raises(ValueError, match=r"steps: got 100 for K \+ K_ref up to 303, .* try steps=303"):
+        strong.simulate(torch.zeros(2, 4), 1.0)
+    assert float(strong.simulate(torch.zeros(2, 500), 1.0, 303, seeded(0)).cos().mean()) > 0.98
+    with pytest.raises(ValueError, match="steps: got 100"):
+        strong.trajectory(torch.zeros(2, 4), [0.5])
+    weak = KuramotoProcess()
+    weak.simulate(torch.zeros(2, 4), torch.tensor([0.1, 0.2]), 4)  # early steps are short
+    for steps in (True, 2.5, "10", 0):
+        with pytest.raises(ValueError, match=r"steps: got .*, expected an integer"):
+            weak.simulate(torch.zeros(2, 4), 1.0, steps)
+
+
+def test_what_would_take_too_long_is_refused_before_it_is_computed():
+    strong = LinearSchedule(1000.0, 1000.0)
+    with pytest.raises(ValueError, match=r"process: got K \+ K_ref = 2000, expected at most 606"):
+        KuramotoProcess.for_shape((1, 8, 8), coupling_strength=strong, reference_strength=strong)
+    with pytest.raises(ValueError, match=r"followed in 20000 steps"):
+        FokkerPlanck1D(KuramotoProcess(reference_strength=strong), lambda x: VonMises(0.0, 1.0).log_prob(x).exp())
+
+
+def test_the_drift_refuses_a_field_or_times_of_another_shape():
+    with pytest.raises(ValueError, match=r"reference_phase: got shape \(3, 4\)"):
+        KuramotoProcess(reference_phase=torch.zeros(3, 4)).drift(torch.zeros(2, 1, 4, 4), 0.5)
+    for t in (torch.rand(3), torch.rand(2, 3), True, "a", None):
+        with pytest.raises(ValueError, match=r"t: got .* one time per image"):
+            KuramotoProcess().drift(torch.zeros(2, 4), t)
+
+
+class Own:
+    """A coupling of one's own, without a description."""
+
+    def average(self, x):
+        return x
+
+    def mean_field(self, theta):
+        return torch.polar(torch.ones_like(theta), theta)
+
+    def transfer(self, shape):
+        return torch.ones(shape)
+
+
+def test_a_coupling_of_ones_own_compares_and_is_only_refused_for_storage():
+    own = Own()
+    process = KuramotoProcess(own)
+    assert process == KuramotoProcess(own) and hash(process) == hash(KuramotoProcess(own))
+    assert process != KuramotoProcess(Own()) and process != KuramotoProcess() and process != None  # noqa: E711
+    with pytest.raises(ValueError, match="coupling: got Own, which has no description to store"):
+        process.to_dict()

@@ -1,12 +1,11 @@
 """Methods of the table: none gets more evaluations of its network than the others, nor fewer than it could have."""
 
 import pytest
-import torch
 
 from kodm_lite import KuramotoProcess, PeriodicUNet
-from kodm_lite.checkpoints import Model
+from kodm_lite.encoding import GreyLevels
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
-from kodm_lite.generation import draw_in_chunks
+from kodm_lite.model import Model
 from kodm_lite.networks import EuclideanUNet
 from kodm_lite.reproduce.methods import METHODS
 
@@ -17,7 +16,7 @@ def model_of(method):
     euclidean = method.change.get("diffusion") == "euclidean"
     process = VariancePreserving(WhiteNoise(SHAPE, 2.0)) if euclidean else KuramotoProcess()
     network = (EuclideanUNet if euclidean else PeriodicUNet)(1, process, **SMALL)
-    return Model(network, process, SHAPE, 0.5, None, {})
+    return Model(network, process, SHAPE, GreyLevels(0.5), None, {})
 
 
 @pytest.mark.parametrize("budget", [6, 11])
@@ -26,7 +25,7 @@ def test_a_sample_costs_its_budget(name, budget):
     method = METHODS[name]
     model, calls = model_of(method), []
     model.network.register_forward_hook(lambda *_: calls.append(1))
-    samples = torch.cat(list(draw_in_chunks(model, range(2), 2, **method.sampling(model, budget))))
+    samples = model.sample(2, chunk=2, **method.sampling(model, budget))
     assert samples.shape == (2, *SHAPE)
     assert budget - method.evaluations <= len(calls) <= budget
 

@@ -239,6 +239,7 @@ def last_steps(method, score, calibration, times=(0.3, 0.2, 0.0)):
         method=method,
         calibration=calibration,
         times=times,
+        prior=GibbsPrior(PROCESS),
         generator=seeded(11),
         callback=lambda t, x: frames.append((t, x)),
     )
@@ -509,7 +510,7 @@ def test_sampling_refuses(case):
 
 @pytest.mark.parametrize("shape", [(), (4,), (2, 3, 4), (0, 4), 4])
 def test_sampling_refuses_shapes_that_are_not_simulated(shape):
-    with pytest.raises(ValueError, match=r"shape: got .* expected images \(B, C, H, W\)"):
+    with pytest.raises(ValueError, match=r"shape: got .*expected"):
         sample(lambda x, t: torch.zeros_like(x), PROCESS, shape)
 
 
@@ -531,7 +532,7 @@ def test_a_reference_field_that_does_not_fit_is_refused_whatever_the_start():
 
 def test_a_network_of_another_shape_is_refused_by_sampling_and_calibration():
     for call in (lambda n: sample(n, PROCESS, (2, 4)), lambda n: calibrate(n, PROCESS, torch.zeros(2, 4))):
-        with pytest.raises(ValueError, match=r"network: got a score of shape \(2,\) for phases of shape \(2, 4\)"):
+        with pytest.raises(ValueError, match=r"network: got shape \(2,\) for states of shape \(2, 4\)"):
             call(lambda x, t: x.sum(1))
 
 

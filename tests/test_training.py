@@ -11,12 +11,11 @@ import sys
 import threading
 import time
 from dataclasses import asdict, replace
-from types import ModuleType, SimpleNamespace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from kodm_lite.training.step import Batches, Examples
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -27,21 +26,21 @@ from kodm_lite import (
     checkpoints,
 )
 from kodm_lite.data import PhaseData
-from kodm_lite.fluctuation import calibrate_fluctuation, trusted_fluctuation
+from kodm_lite.encoding import Angles, GreyLevels
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
-from kodm_lite.objectives import early_times, mean_field_score_matching, transition_score_matching
+from kodm_lite.objectives import MeanField, Transition
 from kodm_lite.training import TrainingInterrupted, TrainingOptions, fit, read_log
 from kodm_lite.training import loop as training
 from kodm_lite.training import state as training_state
-from kodm_lite.training import step as training_step
+from kodm_lite.training.batches import Batches
+from kodm_lite.training.learner import Learner
 from kodm_lite.training.state import ERRORS, Log, Statistics, plain, refuse_non_finite
 
 HELPFUL = r"(?s)got .*expected .*try "
 PROCESS = KuramotoProcess()
 CPU = torch.device("cpu")
-OPTIONS = TrainingOptions(
-    steps=30, batch_size=8, warmup=4, ema=0.9, simulation_steps=10, save_every=10, log_every=7, validate_every=10
-)
+OPTIONS = TrainingOptions(steps=30, batch_size=8, warmup=4, ema=0.9, save_every=10, log_every=7, validate_every=10)
+MEAN_FIELD, TRANSITION = MeanField(steps=5), Transition(steps=10)
 LABELLED = {"brick": 0, "grass": 1, "gravel": 2}
 
 
@@ -81,13 +80,16 @@ def image_run(out, **changes):
     """The run that is killed, stopped and shared below: a U-Net with labels, validation and a cosine."""
     callback = changes.pop("callback", None)
     options = replace(OPTIONS, shards=2, **changes)
-    return fit(
-        unet(classes=3), PROCESS, images(), options, validation=images(5), out=out, progress=False, callback=callback
-    )
+    others = {"objective": MEAN_FIELD, "validation": images(5), "out": out, "progress": False, "callback": callback}
+    return fit(unet(classes=3), PROCESS, images(), options, **others)
 
 
-def quiet(network, data, options=OPTIONS, **others):
-    return fit(network, PROCESS, data, options, progress=False, **others)
+def quiet(network, data, options=OPTIONS, objective=MEAN_FIELD, **others):
+    return fit(network, PROCESS, data, options, objective=objective, progress=False, **others)
+
+
+def phases(theta, labels=None):
+    return PhaseData(theta, labels, (), Angles(), "")
 
 
 def state(folder):
@@ -143,32 +145,18 @@ def start_python(*arguments):
 # One step
 
 
-def by_hand(network, data, options):
+def by_hand(network, data, objective, options):
     """The same training in plain torch: gradients of all shards averaged, clipped, AdamW, running average."""
-    measured = options.fluctuation == "measured"
-    fluctuation = (
-        calibrate_fluctuation(PROCESS, data[:256], generator=torch.Generator().manual_seed(0)) if measured else None
-    )
-    fluctuation = fluctuation and trusted_fluctuation(PROCESS, fluctuation)
     model, average = copy.deepcopy(network), copy.deepcopy(network)
     weights, averages = list(model.parameters()), list(average.parameters())
     optimizer = torch.optim.AdamW(weights, weight_decay=options.weight_decay)
-    batches = Batches(Examples(data, None, 0.9, ""), options, CPU)
+    batches = Batches(phases(data), options, CPU)
     for step in range(options.steps):
         gradients = [torch.zeros_like(w) for w in weights]
         for shard in range(options.shards):
             batch = batches.shard(step, shard)
-            given = {"collective_weight": options.collective_weight, "generator": batch.generator}
-            if options.objective == "transition":
-                loss = transition_score_matching(
-                    model, PROCESS, batch.theta0, steps=options.simulation_steps, t=batch.t, **given
-                ).loss
-            else:
-                given |= {"weighting": options.weighting or "early", "t": early_times(batch.t)}
-                given |= {"fluctuation": fluctuation}
-                loss = mean_field_score_matching(
-                    model, PROCESS, batch.theta0, steps=options.simulation_steps // 2, **given
-                ).loss
+            t = batch.u.square().clamp(min=1e-3) if isinstance(objective, MeanField) else batch.u
+            loss = objective(model, PROCESS, batch.theta0, None, t, batch.generator).loss
             for total, gradient in zip(gradients, torch.autograd.grad(loss, weights), strict=True):
                 total += gradient / options.shards
         norm = torch.cat([g.flatten() for g in gradients]).norm()
@@ -186,21 +174,14 @@ def by_hand(network, data, options):
 
 
 @pytest.mark.parametrize(
-    ("objective", "weighting", "shards", "fluctuation"),
-    [
-        ("transition", None, 1, "linear"),
-        ("transition", "target", 4, "linear"),
-        ("mean_field", None, 2, "linear"),
-        ("mean_field", "target", 1, "measured"),
-    ],
+    ("objective", "shards"),
+    [(Transition(steps=10), 1), (Transition(2, 10), 4), (MeanField(steps=5), 2), (MeanField("target", 5), 1)],
 )
-def test_training_is_what_one_would_write_by_hand(tmp_path, objective, weighting, shards, fluctuation):
-    options = replace(OPTIONS, objective=objective, weighting=weighting, shards=shards, steps=12, learning_rate=0.01)
-    options = replace(options, fluctuation=fluctuation)
-    options = replace(options, ema=0.3, clip=0.2, weight_decay=0.1, collective_weight=0.5)
+def test_training_is_what_one_would_write_by_hand(tmp_path, objective, shards):
+    options = replace(OPTIONS, shards=shards, steps=12, learning_rate=0.01, ema=0.3, clip=0.2, weight_decay=0.1)
     network, data = mlp(), oscillators()
-    model, average = by_hand(network, data, options)
-    result = quiet(network, data, options, out=tmp_path)
+    model, average = by_hand(network, data, objective, options)
+    result = quiet(network, data, options, objective, out=tmp_path)
     stored = state(tmp_path)
     for name, weight in model.named_parameters():
         torch.testing.assert_close(stored[f"weights.{name}"], weight, atol=1e-6, rtol=1e-5)
@@ -225,7 +206,7 @@ def test_the_average_forgets_the_start_fast():
 
 
 def test_each_epoch_has_every_image_once_and_in_another_order():
-    data = Examples(torch.arange(10.0)[:, None], None, 0.9, "")
+    data = phases(torch.arange(10.0)[:, None])
     batches = Batches(data, replace(OPTIONS, batch_size=4, shards=2), CPU)
 
     def batch(step):
@@ -238,16 +219,16 @@ def test_each_epoch_has_every_image_once_and_in_another_order():
 
 
 def test_a_batch_may_be_larger_than_the_data():
-    batches = Batches(Examples(torch.arange(3.0)[:, None], None, 0.9, ""), OPTIONS, CPU)
+    batches = Batches(phases(torch.arange(3.0)[:, None]), OPTIONS, CPU)
     assert torch.bincount(batches.shard(0, 0).theta0.long().flatten()).tolist() in ([3, 3, 2], [3, 2, 3], [2, 3, 3])
 
 
 def test_times_are_one_in_each_interval_and_every_shard_has_all_of_them():
     options = replace(OPTIONS, batch_size=20, shards=4)
-    batches = Batches(Examples(oscillators(), None, 0.9, ""), options, CPU)
+    batches = Batches(phases(oscillators()), options, CPU)
     seen = []
     for step in range(200):
-        shards = [batches.shard(step, shard).t for shard in range(4)]
+        shards = [batches.shard(step, shard).u for shard in range(4)]
         t = torch.stack(shards, 1).flatten()
         assert torch.equal((t * 20).ceil(), torch.arange(1.0, 21))
         assert all(((own * 5).ceil() == torch.arange(1, 6)).all() for own in shards)
@@ -256,12 +237,12 @@ def test_times_are_one_in_each_interval_and_every_shard_has_all_of_them():
 
 
 def test_a_shard_is_the_same_whatever_was_computed_before():
-    batches, fresh = (Batches(Examples(oscillators(), None, 0.9, ""), replace(OPTIONS, shards=2), CPU) for _ in "ab")
+    batches, fresh = (Batches(phases(oscillators()), replace(OPTIONS, shards=2), CPU) for _ in "ab")
     for step, shard in [(7, 1), (3, 0), (9, 1)]:
         batches.shard(step, shard)
     first, again = batches.shard(3, 1), fresh.shard(3, 1)
     noise = torch.rand(4, generator=first.generator)
-    assert torch.equal(first.theta0, again.theta0) and torch.equal(first.t, again.t)
+    assert torch.equal(first.theta0, again.theta0) and torch.equal(first.u, again.u)
     assert torch.equal(noise, torch.rand(4, generator=again.generator))
     others = [fresh.shard(*key).generator.initial_seed() for key in [(3, 0), (4, 1), (1, 3), (3, 1)]]
     assert len(set(others)) == 4
@@ -269,7 +250,7 @@ def test_a_shard_is_the_same_whatever_was_computed_before():
 
 def test_one_label_in_ten_is_left_out_in_training_and_none_in_validation():
     theta, labels = torch.arange(100.0)[:, None], torch.arange(100) % 3
-    batches = Batches(Examples(theta, labels, 0.9, ""), replace(OPTIONS, batch_size=100, shards=2), CPU)
+    batches = Batches(phases(theta, labels), replace(OPTIONS, batch_size=100, shards=2), CPU)
     left_out = 0
     for step in range(100):
         for batch in (batches.shard(step, 0), batches.shard(step, 1)):
@@ -281,10 +262,10 @@ def test_one_label_in_ten_is_left_out_in_training_and_none_in_validation():
 
 
 def test_validation_data_are_used_whole_with_all_times_and_always_the_same_noise():
-    batches = Batches(Examples(oscillators(19), None, 0.9, ""), OPTIONS, CPU)
-    first = [(b.theta0, b.t, torch.rand(3, generator=b.generator)) for b in batches.whole()]
+    batches = Batches(phases(oscillators(19)), OPTIONS, CPU)
+    first = [(b.theta0, b.u, torch.rand(3, generator=b.generator)) for b in batches.whole()]
     batches.shard(5, 0)
-    again = [(b.theta0, b.t, torch.rand(3, generator=b.generator)) for b in batches.whole()]
+    again = [(b.theta0, b.u, torch.rand(3, generator=b.generator)) for b in batches.whole()]
     assert all(
         torch.equal(x, y) for one, other in zip(first, again, strict=True) for x, y in zip(one, other, strict=True)
     )
@@ -301,9 +282,7 @@ def test_the_loss_goes_down_on_two_oscillators_that_data_lock():
     data = torch.tensor([2.0, -1.0]) + 0.1 * torch.randn(500, 2, generator=seeded(0))
     gains = []
     for steps in (1, 200):
-        options = TrainingOptions(
-            steps=steps, batch_size=32, learning_rate=5e-3, warmup=10, simulation_steps=20, validate_every=200
-        )
+        options = TrainingOptions(steps=steps, batch_size=32, learning_rate=5e-3, warmup=10, validate_every=200)
         network = quiet(
             mlp(zero=True, width=32),
             data,
@@ -344,23 +323,29 @@ def test_a_second_training_may_have_another_precision():
     torch.testing.assert_close(exact.first.weight, rounded.first.weight, atol=0.01, rtol=0)
 
 
-@pytest.mark.parametrize("objective", ["mean_field", "transition"])
-def test_labels_go_to_a_network_with_classes_only(monkeypatch, objective):
-    seen, real = [], training_step.OBJECTIVES[objective]
+class Spy:
+    """What an objective is called with, and what becomes of its loss."""
 
-    def spy(network, process, batch, options):
-        seen.append(batch.label)
-        return real(network, process, batch, options)
+    def __init__(self, real, change=lambda network, loss: loss):
+        self.real, self.change, self.seen = real, change, []
+        self.times, self.check = real.times, real.check
 
-    monkeypatch.setitem(training_step.OBJECTIVES, objective, spy)
-    data, options = images(60), replace(OPTIONS, objective=objective, steps=20, batch_size=20)
-    trained = quiet(unet(classes=3), data, options).embedding.label.weight
-    labels = torch.cat(seen)
+    def __call__(self, network, process, x0, label, t, generator):
+        self.seen.append(label)
+        return self.change(network, self.real(network, process, x0, label, t, generator))
+
+
+@pytest.mark.parametrize("objective", [MEAN_FIELD, TRANSITION])
+def test_labels_go_to_a_network_with_classes_only(objective):
+    spy = Spy(objective)
+    data, options = images(60), replace(OPTIONS, steps=20, batch_size=20)
+    trained = quiet(unet(classes=3), data, options, spy).embedding.label.weight
+    labels = torch.cat(spy.seen)
     assert set(labels.tolist()) == {-1, 0, 1, 2} and 10 < int((labels == -1).sum()) < 80
     assert bool((trained != unet(classes=3).embedding.label.weight).any(1).all())
-    seen.clear()
-    quiet(unet(), data, replace(options, steps=2))
-    assert seen == [None, None]
+    spy.seen.clear()
+    quiet(unet(), data, replace(options, steps=2), spy)
+    assert spy.seen == [None, None]
 
 
 # Going on
@@ -594,10 +579,8 @@ def test_a_damaged_state_is_refused_and_kept(tmp_path, damage):
 
 def shared_run(out, shards):
     """Without weights whose gradient is zero but for rounding, which Adam would make large."""
-    options = replace(
-        OPTIONS, objective="transition", steps=20, shards=shards, draws=2, learning_rate=0.01, log_every=5
-    )
-    quiet(mlp(classes=3), classed(), options, validation=classed(), out=out)
+    options = replace(OPTIONS, steps=20, shards=shards, learning_rate=0.01, log_every=5)
+    quiet(mlp(classes=3), classed(), options, Transition(draws=2, steps=10), validation=classed(), out=out)
 
 
 def classed():
@@ -645,22 +628,21 @@ def test_shards_are_made_for_the_processes_or_refused():
 # Numbers that are none
 
 
-def break_loss(monkeypatch, step, change):
-    """Let ``change(network, loss)`` make the loss of a step (from 1)."""
-    calls, real = [], training_step.OBJECTIVES["transition"]
+def broken_at(step, change):
+    """The objective of transitions, with ``change(network, loss)`` for the loss of a step (from 1)."""
+    calls = []
 
-    def broken(network, process, batch, options):
-        loss = real(network, process, batch, options)
+    def of(network, loss):
         calls.append(0)
         return change(network, loss) if len(calls) == step else loss
 
-    monkeypatch.setitem(training_step.OBJECTIVES, "transition", broken)
+    return Spy(TRANSITION, of)
 
 
 def infinite_image(network, loss):
     """The third image of eight, with t in (0.25, 0.375], has an error beyond all numbers."""
     error = loss.error.clone()
-    error[2] = math.inf
+    error[2, 0] = math.inf
     return loss._replace(loss=loss.loss * math.inf, error=error)
 
 
@@ -672,24 +654,24 @@ def infinite_gradient(network, loss):
 @pytest.mark.parametrize("every_step", [True, False], ids=["looking every step", "looking later"])
 @pytest.mark.parametrize("change", [infinite_image, infinite_gradient])
 def test_nan_stops_the_training_and_names_step_time_and_tensor(tmp_path, monkeypatch, change, every_step):
-    monkeypatch.setattr(training._Run, "looks_every_step", property(lambda self: every_step))
-    break_loss(monkeypatch, 16, change)
-    network, data, options = mlp(), oscillators(), replace(OPTIONS, objective="transition")
+    monkeypatch.setattr(training._Training, "looks_every_step", property(lambda self: every_step))
+    monkeypatch.setattr(training, "description", lambda objective: {"kind": "Transition", **asdict(TRANSITION)})
+    network, data, options = mlp(), oscillators(), OPTIONS
     what = "the loss" if change is infinite_image else r"the gradient of first\.bias"
     bin_ = r"\[0\.[23], 0\.[34]\)" if change is infinite_image else r"\[0\.\d, [01]\.\d\)"
     with pytest.raises(FloatingPointError, match=rf"{what} became NaN or infinite in step 16; .* t in {bin_}; .*try"):
-        quiet(network, data, options, out=tmp_path)
+        quiet(network, data, options, broken_at(16, change), out=tmp_path)
     assert header(tmp_path)["step"] == 10
     assert all(bool(x.isfinite().all()) for x in state(tmp_path).values())
     assert [line["step"] for line in read_log(tmp_path) if "loss" in line] == [7, 14]
     monkeypatch.undo()
-    quiet(network, data, options, out=tmp_path)  # goes on from the last good state
-    quiet(network, data, options, out=tmp_path / "straight")
+    quiet(network, data, options, TRANSITION, out=tmp_path)  # goes on from the last good state
+    quiet(network, data, options, TRANSITION, out=tmp_path / "straight")
     assert_same_run(tmp_path, tmp_path / "straight")
 
 
 def test_infinite_weights_are_not_written(tmp_path, monkeypatch):
-    real = training_step.Learner.update
+    real = Learner.update
 
     def update(self, step, batches):
         result = real(self, step, batches)
@@ -697,7 +679,7 @@ def test_infinite_weights_are_not_written(tmp_path, monkeypatch):
             self.weights[3].data[0] = math.nan
         return result
 
-    monkeypatch.setattr(training_step.Learner, "update", update)
+    monkeypatch.setattr(Learner, "update", update)
     with pytest.raises(FloatingPointError, match=r"weights\.\S+ became NaN or infinite by step 10"):
         quiet(mlp(), oscillators(), out=tmp_path)
     assert header(tmp_path)["step"] == 0
@@ -770,7 +752,9 @@ def test_the_model_file_is_the_network_with_its_card(tmp_path):
     assert model.process == PROCESS and model.shape == (1, 4, 4) and model.encoding.scale == 0.9
     card = model.card
     assert card["data"] == "noise" and card["images"] == 12 and card["step"] == 30 and card["device"] == "cpu"
-    assert card["options"] == json.loads(json.dumps(asdict(replace(OPTIONS, shards=2, weighting="early"))))
+    assert card["options"] == json.loads(json.dumps(asdict(replace(OPTIONS, shards=2))))
+    assert card["objective"] == {"kind": "MeanField", "weighting": "early", "steps": 5}
+    assert card["classes"] == list(LABELLED) and model.calibration is not None
     assert 0 < card["minutes"] < 1 and card["versions"]["torch"] == torch.__version__
     assert [entry["step"] for entry in card["validations"]] == [10, 20, 30]
     assert card["validations"][2].keys() == {"step", "loss", "gain", "collective_gain", "order_gain"}
@@ -816,32 +800,6 @@ def test_pictures_need_images_and_a_folder(tmp_path):
             quiet(options=replace(OPTIONS, sample_every=5), **arguments)
 
 
-def test_tensorboard_gets_the_numbers_if_it_is_there(tmp_path, monkeypatch):
-    written = []
-
-    class Writer:
-        def __init__(self, folder, purge_step):
-            written.append((folder, purge_step))
-
-        def add_scalar(self, name, value, step):
-            written.append((name, step))
-
-        def flush(self):
-            pass
-
-    module = ModuleType("torch.utils.tensorboard")
-    module.SummaryWriter = Writer
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", module)
-    options = replace(OPTIONS, tensorboard=True)
-    quiet(mlp(), oscillators(), options, validation=oscillators(3), out=tmp_path)
-    assert written[0] == (tmp_path / "tensorboard", 1)
-    assert ("loss", 7) in written and ("validation/gain", 10) in written and ("learning_rate", 30) in written
-    monkeypatch.setitem(sys.modules, "torch.utils.tensorboard", None)
-    with pytest.raises(ValueError, match=r"tensorboard: got True without the package.*try pip install tensorboard"):
-        quiet(mlp(), oscillators(), options, out=tmp_path / "other")
-    assert not (tmp_path / "other").exists()
-
-
 def test_a_full_disk_keeps_the_last_state_and_names_the_file(tmp_path, monkeypatch):
     real, saves = os.fsync, []
 
@@ -873,7 +831,7 @@ def test_the_models_of_all_saves_can_be_kept(tmp_path):
 
 
 def test_a_folder_that_cannot_be_written_fails_before_any_work(tmp_path, monkeypatch):
-    monkeypatch.setattr(training_step.Learner, "update", lambda *arguments: pytest.fail("this is work"))
+    monkeypatch.setattr(Learner, "update", lambda *arguments: pytest.fail("this is work"))
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=r"cannot be written.*file/model\.safetensors") as caught:
         quiet(mlp(), oscillators(), out=tmp_path / "file")
@@ -889,18 +847,62 @@ def test_a_folder_that_cannot_be_written_fails_before_any_work(tmp_path, monkeyp
         quiet(mlp(), oscillators(), out=tmp_path / "read only")
 
 
-def test_a_network_that_no_file_can_hold_fails_before_any_work(tmp_path):
-    class Own(PeriodicMLP):
-        pass
+class Own(torch.nn.Module):
+    """A network of a reader, with what its constructor takes in ``config``."""
 
-    network = Own(2, PROCESS, width=8, depth=1)
-    with pytest.raises(ValueError, match="Own"):
-        quiet(network, oscillators(), out=tmp_path)
-    assert isinstance(quiet(network, oscillators(), replace(OPTIONS, steps=1)), Own)
+    def __init__(self, process, width=8):
+        super().__init__()
+        self.config, self.process = {"width": width}, process
+        self.layers = torch.nn.Sequential(torch.nn.Linear(4, width), torch.nn.SiLU(), torch.nn.Linear(width, 2))
+
+    def forward(self, theta, t):
+        return self.process.equilibrium_score(theta, t) + self.layers(torch.cat([theta.cos(), theta.sin()], 1))
 
 
-def test_the_progress_bar_shows_images_and_loss(capsys):
-    fit(mlp(), PROCESS, oscillators(), OPTIONS)
+def test_a_network_of_ones_own_trains_goes_on_and_is_loaded_where_its_class_is_given(tmp_path):
+    torch.manual_seed(0)
+    network = Own(PROCESS, width=6)
+    quiet(network, oscillators(), replace(OPTIONS, steps=10, decay="constant"), out=tmp_path / "two")
+    trained = quiet(network, oscillators(), replace(OPTIONS, steps=20, decay="constant"), out=tmp_path / "two")
+    quiet(network, oscillators(), replace(OPTIONS, steps=20, decay="constant"), out=tmp_path / "one")
+    assert all(map(torch.equal, state(tmp_path / "one").values(), state(tmp_path / "two").values()))
+    with pytest.raises(ValueError, match=r"one of the class .*:Own, which is none of kodm_lite.* network=Own"):
+        checkpoints.load(tmp_path / "two")
+    model = checkpoints.load(tmp_path / "two", network=Own)
+    assert model.network.config == {"width": 6} and model.encoding == Angles() and model.calibration is not None
+    assert all(map(torch.equal, trained.state_dict().values(), model.network.state_dict().values()))
+    assert model.sample(3, steps=2, method="hybrid").shape == (3, 2)
+    with pytest.raises(ValueError, match="network: got the class .*Silent, expected .*Own"):
+        checkpoints.load(tmp_path / "two", network=Silent)
+
+
+def test_samples_have_the_contrast_of_the_data(tmp_path):
+    """A bare tensor of images has to say what it stands for, and then the model knows it."""
+    theta = GreyLevels(0.5).encode(torch.linspace(-1, 1, 64).reshape(4, 1, 4, 4))
+    with pytest.raises(ValueError, match=r"encoding: got none with data .* encoding=kodm_lite.GreyLevels\(0.5\)"):
+        quiet(unet(), theta, out=tmp_path / "run")
+    assert not (tmp_path / "run").exists()
+    quiet(unet(), theta, replace(OPTIONS, steps=1), encoding=GreyLevels(0.5), out=tmp_path / "run")
+    model = checkpoints.load(tmp_path / "run")
+    assert model.encoding == GreyLevels(0.5) and float(model.decode(theta).max()) == pytest.approx(1.0)
+    with pytest.raises(ValueError, match="encoding: got GreyLevels"):
+        quiet(unet(), images(), encoding=GreyLevels(0.5))
+
+
+def test_an_unknown_objective_is_refused():
+    with pytest.raises(ValueError, match="objective: got 'mean' for KuramotoProcess, expected one of mean_field"):
+        quiet(mlp(), oscillators(), replace(OPTIONS, objective="mean"), None)
+
+
+def test_where_there_is_no_terminal_lines_tell_the_progress(capsys):
+    fit(mlp(), PROCESS, oscillators(), OPTIONS, objective=MEAN_FIELD)
+    shown = capsys.readouterr().err
+    assert "minutes for all" in shown and [f"step {k} of 30, loss" in shown for k in (7, 14, 8)] == [True, True, False]
+
+
+def test_the_progress_bar_shows_images_and_loss(capsys, monkeypatch):
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    fit(mlp(), PROCESS, oscillators(), OPTIONS, objective=MEAN_FIELD)
     shown = capsys.readouterr().err
     assert "240/240" in shown and "img/s" in shown and "step=30, loss=" in shown
     quiet(mlp(), oscillators())
@@ -931,10 +933,19 @@ def test_data_that_are_no_phases_are_refused(tmp_path, data, message):
 
 def test_labels_must_be_the_classes_of_the_network():
     data = images()
-    with pytest.raises(ValueError, match=r"data: got no labels, expected one from 0 to 2 for each image.*try"):
+    with pytest.raises(
+        ValueError, match=r"data, labels: got none, expected one integer from 0 to 2 for each of 12.*try"
+    ):
         quiet(unet(classes=3), data.theta)
-    for labels in (data.labels + 1, data.labels[:5]):
-        with pytest.raises(ValueError, match=r"data: got other labels, expected one from 0 to 2"):
+    for labels, message in (
+        (data.labels + 1, r"got numbers from 1 to 3, expected .* try labels - 1"),
+        (data.labels + 2, r"got numbers from 2 to 4, .* try a network with more classes"),
+        (data.labels[:5], r"got int64 of shape \(5,\)"),
+        (torch.nn.functional.one_hot(data.labels), r"got int64 of shape \(12, 3\).*try labels.argmax\(1\)"),
+        (data.labels.float(), r"got float32 of shape \(12,\).*try labels.long\(\)"),
+        (data.labels.numpy(), r"got ndarray, .*try torch.as_tensor"),
+    ):
+        with pytest.raises(ValueError, match=f"data, labels: {message}"):
             quiet(unet(classes=3), replace(data, labels=labels))
 
 
@@ -959,17 +970,10 @@ def test_another_process_than_the_networks_is_refused():
         {"seed": 10**15},
         {"save_every": None},
         {"decay": "linear"},
-        {"objective": "mean"},
-        {"weighting": "best"},
-        {"weighting": "none", "objective": "mean_field"},
-        {"weighting": "early", "objective": "transition"},
-        {"draws": 5, "objective": "mean_field"},
+        {"objective": MEAN_FIELD},
         {"precision": "fp16"},
         {"compile": "yes"},
         {"keep_models": 3},
-        {"collective_weight": -1.0},
-        {"fluctuation": "cubic"},
-        {"fluctuation": "measured", "objective": "transition"},
     ],
 )
 def test_options_out_of_range_are_refused(change):
@@ -1009,15 +1013,6 @@ def test_networks_that_cannot_be_trained_are_refused_and_not_changed(tmp_path, m
         quiet(network, images(), out=tmp_path / "run")
     assert all(map(torch.equal, before, network.state_dict().values()))
     assert not (tmp_path / "run").exists()
-
-
-@pytest.mark.parametrize("kind", [torch.float32, torch.bool, list])
-def test_labels_are_whole_numbers(kind):
-    labels = torch.zeros(12).tolist() if kind is list else torch.zeros(12, dtype=kind)
-    data = PhaseData(images().theta, None, ("a", "b"), 0.9, "a test", "none")
-    object.__setattr__(data, "labels", labels)
-    with pytest.raises(ValueError, match="data: got other labels, expected one from 0 to 1"):
-        quiet(unet(classes=2), data)
 
 
 def test_labels_of_few_bits_are_labels(tmp_path):

@@ -73,6 +73,10 @@ class Evaluate:
         model = checkpoints.load(self.model, usual_device(self.device))
         if len(model.shape) != 3:
             raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
+        if self.inception and model.encoding.cyclic:
+            raise ValueError(
+                "inception: got a model of angles, expected grey levels, as only they make bytes; try without"
+            )
         scale = getattr(model.encoding, "scale", PUBLISHED.scale)  # of a folder's images, which have grey values
         recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops, scale)
         real, train = recipe.images("test", 2 * self.n), recipe.images("train", COMPARED)
@@ -94,7 +98,7 @@ class Evaluate:
         print(result.as_table())
         more: dict[str, Any] = {}
         if self.inception:
-            found = inception_distances(samples, real.theta, "test", real.scale, seed=self.seed)
+            found = inception_distances(samples, real.theta, "test", real.encoding, seed=self.seed)
             print(f"FID {found.fid:.3f}, KID {found.kid:.5f}: {found.generated} samples, {found.real} real images")
             more = {"inception": found._asdict()}
         if self.out is not None:

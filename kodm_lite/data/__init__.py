@@ -1,5 +1,6 @@
 """Data as phases: every loader returns a :class:`PhaseData`."""
 
+from kodm_lite.data.arrays import DatasetExamples, memory_mapped
 from kodm_lite.data.cifar import cifar10
 from kodm_lite.data.digits import digits
 from kodm_lite.data.fingerprints import fingerprints
@@ -11,6 +12,7 @@ from kodm_lite.data.textures import textures
 
 __all__ = [
     "SOURCES",
+    "DatasetExamples",
     "PhaseData",
     "Source",
     "aspect",
@@ -23,6 +25,7 @@ __all__ = [
     "ground_terrain",
     "image_folder",
     "instructions",
+    "memory_mapped",
     "socofing",
     "terrain_aspect",
     "textures",

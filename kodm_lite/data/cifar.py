@@ -12,6 +12,7 @@ from typing import Literal
 import numpy as np
 import torch
 
+from kodm_lite.data.options import check_choice, given_path
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.data.published import SOURCES, instructions
 from kodm_lite.encoding import PUBLISHED
@@ -47,9 +48,8 @@ def cifar10(path: str | os.PathLike[str], split: Literal["train", "test"] = "tra
 
     Source: Krizhevsky 2009, Learning multiple layers of features from tiny images.
     """
-    if split not in _FILES:
-        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
-    place = Path(path).expanduser()
+    check_choice("split", split, tuple(_FILES))
+    place = given_path("path", path)
     wanted = _FILES[split]
     found = _from_archive(place, wanted) if place.is_file() else _from_folder(place, wanted)
     missing = [name for name in wanted if name not in found]

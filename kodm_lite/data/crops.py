@@ -6,6 +6,8 @@ from collections.abc import Collection, Sequence
 
 import torch
 
+from kodm_lite.data.options import check_whole
+
 __all__ = ["random_corners"]
 
 
@@ -33,12 +35,8 @@ def random_corners(
         ValueError: a size that does not fit, no squares, or no corner that is left.
     """
     height, width = region
-    if not isinstance(size, int) or not 4 <= size <= min(height, width):
-        raise ValueError(
-            f"size: got {size!r}, expected 4 to {min(height, width)} {unit} for the {split} split; try size=32"
-        )
-    if n < 1:
-        raise ValueError(f"n: got {n}, expected at least 1 crop; try n=768")
+    size = check_whole("size", size, 4, min(height, width), 32, f" {unit} for the {split} split")
+    n, seed = check_whole("n", n, 1, hint=768, unit=" crops"), check_whole("seed", seed, 0)
     rows, columns = height - size + 1, width - size + 1
     taken = set(without)
     if len(taken) >= rows * columns:

@@ -8,7 +8,8 @@ from typing import Literal
 import numpy as np
 import torch
 
-from kodm_lite.data.folder import _interpolated
+from kodm_lite.data.folder import interpolated
+from kodm_lite.data.options import check_choice
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import HALF_CIRCLE, GreyLevels
 
@@ -47,10 +48,8 @@ def digits(
     >>> data.theta.shape, data.names[data.labels[0]]
     (torch.Size([282, 1, 8, 8]), '0')
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
-    if size not in (8, 16):
-        raise ValueError(f"size: got {size!r}, expected 8 or 16 pixels; try size=8")
+    check_choice("split", split, ("train", "test"))
+    check_choice("size", size, (8, 16), " pixels")
     encoding = GreyLevels(scale)
     try:
         from sklearn.datasets import load_digits  # here, because nobody else needs it
@@ -64,7 +63,7 @@ def digits(
     chosen = np.array([(_position(image) < _TEST_SHARE) == (split == "test") for image in pixels])
     images = torch.from_numpy(pixels[chosen]).float()[:, None] / _WHITE
     if size == 16:
-        images = torch.stack([_interpolated(image, (size, size)) for image in images])
+        images = torch.stack([interpolated(image, (size, size)) for image in images])
     return PhaseData(
         theta=encoding.encode(images * 2 - 1),
         labels=torch.from_numpy(loaded.target[chosen]).long(),

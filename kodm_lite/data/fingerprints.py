@@ -12,13 +12,14 @@ import hashlib
 import math
 from collections.abc import Iterator
 from itertools import count, islice
-from typing import Literal, NamedTuple, get_args
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
 from kodm_lite.circular import wrap
+from kodm_lite.data.options import check_choice, check_whole
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.data.ridges import grow_ridges
 from kodm_lite.encoding import HALF_CIRCLE, Angles, GreyLevels
@@ -100,8 +101,7 @@ def fingerprints(
     >>> data.theta.shape, data.labels.tolist()
     (torch.Size([8, 1, 32, 32]), [0, 1, 2, 3, 0, 1, 2, 3])
     """
-    if kind not in ("ridges", "orientation"):
-        raise ValueError(f"kind: got {kind!r}, expected 'ridges' or 'orientation'; try kind='ridges'")
+    check_choice("kind", kind, ("ridges", "orientation"))
     encoding = GreyLevels(scale)
     ridges = kind == "ridges"
     theta, labels = [], []
@@ -144,7 +144,11 @@ def _drawn(
     size: int, split: Split, n: int, seed: int, period: float, pores: bool, noise: float, ridges: bool, progress: bool
 ) -> Iterator[Fingers]:
     """Some fingers at a time."""
-    _check(size, split, n, period, noise)
+    size, n = check_whole("size", size, 16, hint=64, unit=" pixels"), check_whole("n", n, 1, hint=512, unit=" fingers")
+    check_choice("split", split, ("train", "test"))
+    check_whole("seed", seed, 0)
+    _check_number("period", period, 3, size / 2, 9, "pixels, at most half the side")
+    _check_number("noise", noise, 0, 1, 0.1, "standard deviations")
     keys = [islice(_fingers_of(label, split, seed), (n + 3 - label) // 4) for label in range(4)]
     turns = [(label, next(keys[label])) for label in (k % 4 for k in range(n))]
     chunks = [turns[start : start + _CHUNK] for start in range(0, n, _CHUNK)]
@@ -154,17 +158,9 @@ def _drawn(
             bar.update(len(chunk))
 
 
-def _check(size: int, split: str, n: int, period: float, noise: float) -> None:
-    if not isinstance(size, int) or size < 16:
-        raise ValueError(f"size: got {size!r}, expected a whole number of pixels from 16; try size=64")
-    if split not in get_args(Split):
-        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
-    if not isinstance(n, int) or n < 1:
-        raise ValueError(f"n: got {n!r}, expected at least 1 finger; try n=512")
-    if not 3 <= period <= size / 2:
-        raise ValueError(f"period: got {period} pixels, expected 3 to {size / 2:g}, half the side; try period=9")
-    if not 0 <= noise <= 1:
-        raise ValueError(f"noise: got {noise}, expected a standard deviation from 0 to 1; try noise=0.1")
+def _check_number(name: str, value: Any, least: float, most: float, hint: float, unit: str) -> None:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= most:
+        raise ValueError(f"{name}: got {value!r}, expected {least} to {most:g} {unit}; try {name}={hint}")
 
 
 def _fingers_of(label: int, split: str, seed: int) -> Iterator[int]:
@@ -267,7 +263,8 @@ def _print(height: Tensor, contact: Tensor, noises: Tensor, period: float, pores
         dots = blur(noises[:, 1], 0.1 * period)
         peak = torch.nn.functional.max_pool2d(dots[:, None], 2 * round(period / 3) + 1, 1, round(period / 3))[:, 0]
         on_ridges = (dots == peak) & (height > 0.8)
-        spots = blur(on_ridges.float(), 0.08 * period) * (2 * math.pi * (0.08 * period) ** 2)
+        radius = max(0.3, 0.08 * period)  # pixels
+        spots = blur(on_ridges.float(), radius) * (2 * math.pi * radius**2)
         ink = ink * (1 - spots.clamp(max=1.0))
     grey = 1 - 2 * ink.clamp(0, 1) * contact
     return (grey + noise * noises[:, 1]).clamp(-1, 1)

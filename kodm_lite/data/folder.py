@@ -11,6 +11,7 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
@@ -22,40 +23,71 @@ from torch.utils.data import DataLoader, Dataset
 from tqdm.auto import tqdm
 
 from kodm_lite.data.cache import map_cache, write_cache
+from kodm_lite.data.images import MOST_PIXELS, read_image, upright
+from kodm_lite.data.listing import classes_of, list_images, own_split
+from kodm_lite.data.options import check_choice, check_whole, given_path, listed
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import HALF_CIRCLE, GreyLevels
 
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-__all__ = ["SUFFIXES", "image_folder"]
+__all__ = ["Squares", "image_folder", "interpolated", "load_folder"]
 
-SUFFIXES = (".bmp", ".gif", ".jpeg", ".jpg", ".pbm", ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp")
-_MOST_PIXELS = 100_000_000  # a photograph has fewer; a small file that claims more is there to fill the memory
-_LUMA = (0.299, 0.587, 0.114)  # shares of red, green and blue in grey, ITU-R 601
+Split = Literal["train", "test", "all"]
+Namer = Callable[[str], str]
 
 
+@dataclass(frozen=True)
+class Squares:
+    """How squares are made of the files of images; see :func:`image_folder`."""
+
+    size: int = 32
+    channels: int = 1
+    crops: int | None = None
+    flips: bool = False
+    encoding: GreyLevels = HALF_CIRCLE
+    seed: int = 0
+    prepare: Callable[[Image], Image] = upright
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "size", check_whole("size", self.size, 4, hint=32, unit=" pixels"))
+        check_choice("channels", self.channels, (1, 3))
+        if self.crops is not None:
+            object.__setattr__(self, "crops", check_whole("crops", self.crops, 1, hint=20, unit=", or None"))
+        check_choice("flips", self.flips, (False, True))
+        object.__setattr__(self, "seed", check_whole("seed", self.seed, 0))
+
+    @property
+    def number(self) -> int:
+        """How many squares an image gives."""
+        return (self.crops or 1) * (1 + self.flips)
+
+
+# Many options: each is one decision about the images, and all but the path have a default.
 def image_folder(
     path: str | os.PathLike[str],
     size: int = 32,
-    split: Literal["train", "test", "all"] = "train",
+    split: Split = "train",
     channels: Literal[1, 3] = 1,
     crops: int | None = None,
     scale: float = HALF_CIRCLE.scale,
     seed: int = 0,
     test_share: float = 0.1,
     skip_broken: bool = False,
-    group: Callable[[str], str] | None = None,
-    label: Callable[[str], str] | None = None,
+    group: Namer | None = None,
+    label: Namer | None = None,
     cache: str | os.PathLike[str] | None = None,
     workers: int = 0,
+    flips: bool = False,
 ) -> PhaseData:
     """Square images from the files of a folder and of its sub-folders, as phases in [-scale pi, scale pi].
 
-    Files are those whose names end in one of ``SUFFIXES``, in the order of their names; hidden ones are left out.  The
-    sub-folders of ``path`` are the classes; without sub-folders there are no labels.  Photographs are turned upright,
-    transparent images laid on white; of an animation the first frame is taken; white is 255 in images of 8 bits, 65535
-    in those of 16 bits, 1 in those of floating point numbers.
+    Files are those that Pillow opens, in the order of their names; one warning says what is left out and why.  The
+    sub-folders of ``path`` are the classes; without sub-folders there are no labels.  If they are train and
+    test, they are the splits, with a warning, and the classes lie in them.  Photographs are turned upright, transparent
+    images laid on white; of several pages or moments the first is taken; white is 255 in images of 8 bits, 65535 in
+    those of 16 bits, 1 in those of floating point numbers.
 
     By default the centred square of each image is resized, with antialiasing, to ``size``.  With ``crops``, squares of
     ``size`` pixels are cut at random places of the image in its own resolution, for textures in large photographs; an
@@ -83,13 +115,15 @@ def image_folder(
         cache: file to keep the images in, 4 bytes a pixel and channel, for more images than fit into memory.  The next
             call with the same files and options finds them there; one with others is an error.
         workers: processes that read files at the same time; 0 reads them in this one.
+        flips: let the mirror image follow each square: twice as many.
 
     Returns:
         :class:`PhaseData` with theta (n, channels, size, size); crops of one image follow each other.
 
     Raises:
-        ValueError: no such folder, no images in it, images both beside and inside of sub-folders, an empty split,
-            files that cannot be read or that claim more than 100 million pixels, options out of range.
+        ValueError: no such folder, no images in it, images both beside and inside of sub-folders, sub-folders that are
+            splits, an empty split, files that cannot be read or that claim more than 100 million pixels, options out
+            of range.
 
     >>> from tempfile import TemporaryDirectory
     >>> import skimage
@@ -99,81 +133,110 @@ def image_folder(
     ...     image_folder(folder, size=64, split="all", crops=5).theta.shape
     torch.Size([10, 1, 64, 64])
     """
-    _check_options(size, split, channels, crops, test_share)
-    encoding = GreyLevels(scale)
-    folder = Path(path).expanduser()
-    files = _image_files(folder)
-    classes = sorted({label(name) for name in files}) if label else _classes(folder, files)
-    chosen = _split({name: group(name) if group else name for name in files}, split, test_share)
-    wanted = _Files(folder, chosen, size, channels, crops, encoding, seed)
-    file = None if cache is None else Path(cache).expanduser()
-    theta, broken = _in_memory(wanted, workers) if file is None else _on_disk(wanted, workers, file)
-    _report(list(broken.values()), len(chosen), skip_broken)
-    read = [name for name in chosen if name not in broken]
+    squares = Squares(size, channels, crops, flips, GreyLevels(scale), seed)
+    return load_folder(path, squares, split, test_share, skip_broken, group, label, cache, workers)
+
+
+# As many options as image_folder has beyond the squares.
+def load_folder(
+    path: str | os.PathLike[str],
+    squares: Squares,
+    split: Split,
+    test_share: float,
+    skip_broken: bool = False,
+    group: Namer | None = None,
+    label: Namer | None = None,
+    cache: str | os.PathLike[str] | None = None,
+    workers: int = 0,
+) -> PhaseData:
+    """What :func:`image_folder` does, for squares that are made in any way."""
+    check_choice("split", split, ("train", "test", "all"))
+    check_whole("workers", workers, 0)
+    if isinstance(test_share, bool) or not isinstance(test_share, int | float) or not 0 < test_share < 1:
+        raise ValueError(
+            f"test_share: got {test_share!r}, expected a number between 0 and 1; try 0.1, or split='all' for no split"
+        )
+    folder = given_path("path", path)
+    names, left = list_images(folder)
+    if not label and (own := own_split(names, split)):
+        warnings.warn(f"image_folder: sub-folders look like splits; of {folder} only {own} is read", stacklevel=3)
+        return load_folder(folder / own, squares, "all", test_share, skip_broken, group, None, cache, workers)
+    classes = sorted({label(name) for name in names}) if label else classes_of(folder, names)
+    chosen = _split({name: group(name) if group else name for name in names}, split, test_share)
+    files = _Files(folder, chosen, squares)
+    theta, notes = _in_memory(files, workers) if cache is None else _on_disk(files, workers, given_path("cache", cache))
+    _report(left, notes, len(chosen), skip_broken)
+    read = [name for name in chosen if name not in notes.broken]
     labels = [classes.index(label(name) if label else name.split("/")[0]) for name in read] if classes else []
     return PhaseData(
         theta=theta,
-        labels=torch.tensor(labels).repeat_interleave(crops or 1) if classes else None,
+        labels=torch.tensor(labels).repeat_interleave(squares.number) if classes else None,
         names=tuple(classes),
-        encoding=encoding,
-        source=f"images of the folder {folder}",
+        encoding=squares.encoding,
+        source=f"images of the folder {listed([str(folder)])}",
         licence="that of the images",
     )
 
 
-class _Files(Dataset[tuple[str, np.ndarray | None, str]]):
-    """Files, each as its name, its squares as phases (k, C, size, size) or None, and what is wrong with it.
+@dataclass
+class _Notes:
+    """What is to be said about the files; kept in a cache with their images."""
+
+    broken: dict[str, str] = field(default_factory=dict)  # what is wrong with a file
+    pages: dict[str, int] = field(default_factory=dict)  # of files that have several
+    brightest: float = 0.0  # value of all, of 1
+
+
+class _Files(Dataset[tuple[str, np.ndarray | None, str, int, float]]):
+    """Files: name, squares in [0, 1] (k, C, size, size) or None, what is wrong, number of pages, brightest value.
 
     The squares are arrays: tensors would go from process to process through files, whose server complains at Ctrl-C.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        names: list[str],
-        size: int,
-        channels: int,
-        crops: int | None,
-        encoding: GreyLevels,
-        seed: int,
-    ):
-        self.folder, self.names, self.encoding = folder, names, encoding
-        self.size, self.channels, self.crops, self.seed = size, channels, crops, seed
+    def __init__(self, folder: Path, names: list[str], squares: Squares):
+        self.folder, self.names, self.squares = folder, names, squares
 
     def __len__(self) -> int:
         return len(self.names)
 
-    def __getitem__(self, index: int) -> tuple[str, np.ndarray | None, str]:
-        name = self.names[index]
+    def __getitem__(self, index: int) -> tuple[str, np.ndarray | None, str, int, float]:
+        name, wanted = self.names[index], self.squares
         try:
-            image = _read(self.folder / name, self.channels)
-            if self.crops is None:
-                squares = [_resized(image, self.size)]
+            image, pages = read_image(self.folder / name, wanted.channels, wanted.prepare)
+            if wanted.crops is None:
+                made = [_resized(image, wanted.size)]
             else:
-                squares = _random_crops(image, self.size, self.crops, name, self.seed)
+                made = _random_crops(image, wanted.size, wanted.crops, name, wanted.seed)
         except Exception as error:  # damaged files make decoders raise nearly everything
-            return name, None, f"{name} ({type(error).__name__}: {error})"
-        return name, self.encoding.encode(torch.stack(squares) * 2 - 1).numpy(), ""
+            return name, None, f"{name} ({type(error).__name__}: {error})", 1, 0.0
+        if wanted.flips:
+            made = [square for one in made for square in (one, one.flip(-1))]
+        return name, torch.stack(made).numpy(), "", pages, float(image.max())
 
     def key(self) -> str:
         """The same for the same files, unchanged, and the same options only."""
         stats = [(self.folder / name).stat() for name in self.names]
         files = [(name, stat.st_size, stat.st_mtime_ns) for name, stat in zip(self.names, stats, strict=True)]
-        what = (files, self.size, self.channels, self.crops, self.seed if self.crops else None, self.encoding)
+        wanted = self.squares
+        seed = wanted.seed if wanted.crops else None
+        what = (files, wanted.size, wanted.channels, wanted.crops, wanted.flips, seed, wanted.encoding)
         return hashlib.sha256(repr(what).encode()).hexdigest()
 
 
-def _phases(files: _Files, workers: int, broken: dict[str, str]) -> Iterator[Tensor]:
-    """The squares of each file that can be read, in order; what is wrong with the others goes into ``broken``."""
+def _phases(files: _Files, workers: int, notes: _Notes) -> Iterator[Tensor]:
+    """The squares of each file that can be read, in order, as phases; what is to be said goes into the notes."""
     own = torch.Generator()  # or it would use the global one, to give workers seeds that nobody needs
     loader = DataLoader(files, batch_size=None, num_workers=workers, generator=own, collate_fn=tuple)
     with _deaf_to_interrupts():
         read = iter(loader)  # starts the workers
-    for name, squares, error in tqdm(read, desc="images", unit="file", delay=2, total=len(files)):
+    for name, squares, error, pages, brightest in tqdm(read, desc="images", unit="file", delay=2, total=len(files)):
         if squares is None:
-            broken[name] = error
-        else:
-            yield torch.from_numpy(squares)
+            notes.broken[name] = error
+            continue
+        if pages > 1:
+            notes.pages[name] = pages
+        notes.brightest = max(notes.brightest, brightest)
+        yield files.squares.encoding.encode(torch.from_numpy(squares) * 2 - 1)
 
 
 @contextmanager
@@ -189,69 +252,24 @@ def _deaf_to_interrupts() -> Iterator[None]:
         signal.signal(signal.SIGINT, before)
 
 
-def _in_memory(files: _Files, workers: int) -> tuple[Tensor, dict[str, str]]:
-    broken: dict[str, str] = {}
-    parts = list(_phases(files, workers, broken))
-    return torch.cat(parts) if parts else torch.empty(0), broken
+def _in_memory(files: _Files, workers: int) -> tuple[Tensor, _Notes]:
+    notes = _Notes()
+    parts = list(_phases(files, workers, notes))
+    return torch.cat(parts) if parts else torch.empty(0), notes
 
 
-def _on_disk(files: _Files, workers: int, cache: Path) -> tuple[Tensor, dict[str, str]]:
-    key = files.key()
+def _on_disk(files: _Files, workers: int, cache: Path) -> tuple[Tensor, _Notes]:
+    key, notes = files.key(), _Notes()
     found = map_cache(cache, key)
     if found is None:
-        broken: dict[str, str] = {}
-        parts = _phases(files, workers, broken)
+        parts = _phases(files, workers, notes)
         first = next(parts, None)
         if first is None:
-            return torch.empty(0), broken
-        write_cache(cache, key, chain([first], parts), {"broken": broken})
+            return torch.empty(0), notes
+        write_cache(cache, key, chain([first], parts), vars(notes))
         found = map_cache(cache, key)
     assert found is not None, "just written"
-    return found[0], found[1].get("broken", {})
-
-
-def _check_options(size: object, split: object, channels: object, crops: object, test_share: float) -> None:
-    if not isinstance(size, int) or size < 4:
-        raise ValueError(f"size: got {size!r}, expected a whole number of pixels from 4; try size=32")
-    if split not in ("train", "test", "all"):
-        raise ValueError(f"split: got {split!r}, expected 'train', 'test' or 'all'; try split='train'")
-    if channels not in (1, 3):
-        raise ValueError(f"channels: got {channels!r}, expected 1 or 3; try channels=1 for grey images")
-    if crops is not None and (not isinstance(crops, int) or crops < 1):
-        raise ValueError(f"crops: got {crops!r}, expected None or a number from 1; try crops=20")
-    if not 0 < test_share < 1:
-        raise ValueError(
-            f"test_share: got {test_share}, expected a number between 0 and 1; try 0.1, or split='all' for no split"
-        )
-
-
-def _image_files(folder: Path) -> list[str]:
-    """Names of all images relative to the folder, sorted, with slashes."""
-    if folder.is_file():
-        raise ValueError(f"path: got the file {folder}, expected a folder; try {folder.parent}")
-    if not folder.is_dir():
-        raise ValueError(f"path: got {folder}, which does not exist, expected a folder; try {folder.absolute().parent}")
-    found = (file.relative_to(folder) for file in folder.rglob("*") if file.is_file())
-    visible = [file for file in found if not any(part.startswith((".", "__MACOSX")) for part in file.parts)]
-    files = sorted(file.as_posix() for file in visible if file.suffix.lower() in SUFFIXES)
-    if not files:
-        others = sorted({file.suffix or file.name for file in visible})
-        raise ValueError(
-            f"path: got {folder} with {f'files {_listed(others)}' if others else 'no files'}, expected images "
-            f"{', '.join(SUFFIXES)}; try another folder, or convert the images to PNG"
-        )
-    return files
-
-
-def _classes(folder: Path, files: list[str]) -> list[str]:
-    """Names of the sub-folders that hold images, sorted."""
-    beside = [name for name in files if "/" not in name]
-    if beside and len(beside) < len(files):
-        raise ValueError(
-            f"path: got {folder} with images beside sub-folders ({_listed(beside)}), expected all images in "
-            "sub-folders (classes) or none; try a sub-folder for these too, or the path of one sub-folder"
-        )
-    return [] if beside else sorted({name.split("/")[0] for name in files})
+    return found[0], _Notes(**found[1])
 
 
 def _split(groups: dict[str, str], split: str, test_share: float) -> list[str]:
@@ -271,52 +289,16 @@ def _split(groups: dict[str, str], split: str, test_share: float) -> list[str]:
 
 
 def _hash(text: str) -> int:
-    """64 bits that are the same on every machine, also on one that writes accents in another way."""
-    return int.from_bytes(hashlib.sha256(unicodedata.normalize("NFC", text).encode()).digest()[:8], "big")
-
-
-def _read(file: Path, channels: int) -> Tensor:
-    """One image (channels, height, width) with values in [0, 1]."""
-    from PIL import Image, ImageOps  # here, because nobody else needs it
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", Image.DecompressionBombWarning)  # the limit below is the one that counts
-        with Image.open(file) as opened:  # reads the header, no pixels
-            if opened.width * opened.height > _MOST_PIXELS:
-                raise ValueError(
-                    f"{opened.width} x {opened.height} pixels, expected at most {_MOST_PIXELS:,}: cut it into pieces"
-                )
-            values = torch.from_numpy(_values(ImageOps.exif_transpose(opened))).movedim(2, 0)
-    if channels == 3:
-        return values.expand(3, -1, -1)
-    return torch.einsum("chw,c->hw", values, torch.tensor(_LUMA))[None] if len(values) == 3 else values
-
-
-def _values(image: Image) -> np.ndarray:
-    """Pixels (height, width, 1 or 3) in [0, 1], float32."""
-    if image.mode == "F" or image.mode.startswith("I"):  # more than 8 bits, which Pillow cannot convert
-        white = 1 if image.mode == "F" else 2**16 - 1
-        pixels = np.asarray(image, np.float32)[:, :, None]
-        if not (pixels.min() >= 0 and pixels.max() <= white):  # written so that NaN fails too
-            raise ValueError(f"values from {pixels.min():g} to {pixels.max():g}, expected 0 to {white}: rescale them")
-        return pixels / white
-    if image.has_transparency_data:
-        layer = image.convert("RGBA")
-        background = layer.copy()
-        background.paste((255, 255, 255, 255), (0, 0, *layer.size))
-        background.alpha_composite(layer)
-        image = background.convert("RGB")
-    image = image.convert("L" if image.mode in ("1", "L") else "RGB")
-    pixels = np.array(image, np.float32).reshape(image.height, image.width, -1)
-    pixels /= 255  # in place: photographs are large
-    return pixels
+    """64 bits that are the same on every machine, also on one that writes accents in another way, or not in UTF-8."""
+    name = unicodedata.normalize("NFC", text).encode("utf8", "surrogateescape")
+    return int.from_bytes(hashlib.sha256(name).digest()[:8], "big")
 
 
 def _resized(image: Tensor, size: int) -> Tensor:
     """The centred square of an image (C, H, W), as (C, size, size)."""
     side = min(image.shape[1:])
     top, left = ((length - side) // 2 for length in image.shape[1:])
-    return _interpolated(image[:, top : top + side, left : left + side], (size, size))
+    return interpolated(image[:, top : top + side, left : left + side], (size, size))
 
 
 def _random_crops(image: Tensor, size: int, crops: int, name: str, seed: int) -> list[Tensor]:
@@ -324,9 +306,9 @@ def _random_crops(image: Tensor, size: int, crops: int, name: str, seed: int) ->
     if min(image.shape[1:]) < size:
         factor = size / min(image.shape[1:])
         shape = tuple(max(size, round(length * factor)) for length in image.shape[1:])
-        if math.prod(shape) > _MOST_PIXELS:
-            raise ValueError(f"{shape[1]} x {shape[0]} pixels when enlarged, expected at most {_MOST_PIXELS:,}")
-        image = _interpolated(image, shape)
+        if math.prod(shape) > MOST_PIXELS:
+            raise ValueError(f"{shape[1]} x {shape[0]} pixels when enlarged, expected at most {MOST_PIXELS:,}")
+        image = interpolated(image, shape)
     generator = torch.Generator().manual_seed(_hash(f"{seed}/{name}") >> 1)
     rows, columns = (
         torch.randint(length - size + 1, (crops,), generator=generator).tolist() for length in image.shape[1:]
@@ -335,23 +317,32 @@ def _random_crops(image: Tensor, size: int, crops: int, name: str, seed: int) ->
     return [image[:, i : i + size, j : j + size].clone() for i, j in zip(rows, columns, strict=True)]
 
 
-def _interpolated(image: Tensor, shape: tuple[int, ...]) -> Tensor:
-    """Resized with a triangular kernel as wide as the pixels of the coarser grid: no aliases, no overshoot."""
+def interpolated(image: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """An image (C, H, W) resized with a triangular kernel as wide as the coarser grid's pixels: no aliases."""
     resized = torch.nn.functional.interpolate(image[None], shape, mode="bilinear", align_corners=False, antialias=True)
     return resized[0].clamp(0, 1)  # against rounding
 
 
-def _report(broken: list[str], files: int, skip_broken: bool) -> None:
-    """Say which files could not be read: as a warning if some are left and the user wants to go on."""
-    if broken and skip_broken and len(broken) < files:
-        warnings.warn(f"left out {len(broken)} of {files} files that cannot be read: {_listed(broken)}", stacklevel=3)
-    elif broken:
+def _report(left: list[str], notes: _Notes, files: int, skip_broken: bool) -> None:
+    """Refuse files that cannot be read, if they are not to be skipped; say in one warning what may not be known."""
+    broken, said = list(notes.broken.values()), []
+    if broken and not (skip_broken and len(broken) < files):
         raise ValueError(
-            f"path: got {len(broken)} of {files} files that cannot be read: {_listed(broken)}; expected images; "
+            f"path: got {len(broken)} of {files} files that cannot be read: {listed(broken)}; expected images; "
             "try to open them in another program, or skip_broken=True if others are left"
         )
-
-
-def _listed(names: list[str], most: int = 3) -> str:
-    more = f" and {len(names) - most} more" if len(names) > most else ""
-    return ", ".join(names[:most]) + more
+    if broken:
+        left = [f"{len(broken)} of {files} files that cannot be read: {listed(broken)}", *left]
+    if left:
+        said.append("left out " + "; ".join(left))
+    if notes.pages:
+        name, pages = next(iter(notes.pages.items()))
+        others = f" (and of {len(notes.pages) - 1} more files)" if len(notes.pages) > 1 else ""
+        said.append(f"only the first of {pages} pages of {listed([name])}{others} is read")
+    if 0 < notes.brightest < 1 / 4:
+        said.append(
+            f"no value is above {notes.brightest:.2g} of white, {notes.brightest * 65535:.0f} of 65535 in images of 16 "
+            "bits, so that all are dark: rescale the images"
+        )
+    if said:
+        warnings.warn("image_folder: " + ". ".join(said), stacklevel=4)

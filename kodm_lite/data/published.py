@@ -9,21 +9,30 @@ Source of the choices: arXiv 2509.15328, experiments, and the code published wit
 from __future__ import annotations
 
 import hashlib
+import math
 import os
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from kodm_lite.data.folder import SUFFIXES, _listed, image_folder
+import numpy as np
+
+from kodm_lite.data.folder import Squares, load_folder
+from kodm_lite.data.images import readable_suffixes
+from kodm_lite.data.options import check_choice, given_path, listed
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import PUBLISHED
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
 
 __all__ = ["SOURCES", "Source", "brodatz", "check", "ground_terrain", "instructions", "socofing"]
 
 _TEST_SHARE = 0.2  # as in the published code
 _PRINT = re.compile(r"(\d+)__[MF]_(left|right)_(thumb|index|middle|ring|little)_finger\.bmp", re.IGNORECASE)
-_PLATE = re.compile(r"D0*(\d+)\.\w+", re.IGNORECASE)
+_PLATE = re.compile(r"D0*([1-9]\d?|10\d|11[0-2])\.\w+", re.IGNORECASE)
+_NAMES = {"brodatz": _PLATE, "socofing": _PRINT}  # of files, where these have names of their own
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,7 @@ class Source:
         expects: what the folder holds once it is unpacked.
         bytes: size of the archive, None if it is not known.
         md5: its MD5 sum, None if it is not known.
+        note: what else is to be known about its files.
     """
 
     name: str
@@ -47,6 +57,7 @@ class Source:
     expects: str
     bytes: int | None = None
     md5: str | None = None
+    note: str = ""
 
 
 _ALL = (
@@ -79,18 +90,24 @@ _ALL = (
         url="https://www.kaggle.com/datasets/ruizgara/socofing",
         licence="non-commercial research",
         expects="the folder Real with 6000 files like 100__M_Left_index_finger.BMP",
+        note=" Its prints lie in a window frame, which is cut off here.",
     ),
 )
 
 SOURCES = {source.name: source for source in _ALL}
 
-# What check() counts: patterns of names within the folder; the number of files and the bytes of each, None if unknown.
+# What a data set is recognised by: patterns of names within the folder, the number of files, the bytes of each.
 _FILES: dict[str, tuple[tuple[str, int | None, int | None], ...]] = {
     "brodatz": (("[Dd][0-9]*.*", 112, None),),
     "cifar10": (("data_batch_[1-5].bin", 5, 30_730_000), ("test_batch.bin", 1, 30_730_000)),
     "ground_terrain": (("*/*.*", None, None),),
     "socofing": (("Real/*.[Bb][Mm][Pp]", 6000, None),),
 }
+# Names of materials in GTOS that a folder of somebody's own photographs would hardly have; three of them are enough.
+_MATERIALS = frozenset(
+    "dry_leaf large_limestone metal_cover paint_cover painting_turf plastic_cover rust_cover sandpaper small_limestone "
+    "stone_asphalt stone_brick stone_cement wood_chips".split()
+)
 
 
 def instructions(name: str) -> str:
@@ -107,7 +124,7 @@ def instructions(name: str) -> str:
     1. Download it from https://www.kaggle.com/datasets/ruizgara/socofing (licence: non-commercial research).
     2. Unpack it anywhere. Its path is that of the folder that holds the folder Real with 6000 files like ...
     3. kodm_lite.data.check("socofing", path) counts the files; no checksum is known.
-    4. kodm_lite.data.socofing(path) reads it.
+    4. kodm_lite.data.socofing(path) reads it. Its prints lie in a window frame, which is cut off here.
     """
     source = _source(name)
     packed = " or leave it packed. Its path is that of the archive, or" if source.md5 else ". Its path is that"
@@ -118,41 +135,45 @@ def instructions(name: str) -> str:
             f"1. Download it from {source.url} (licence: {source.licence}).",
             f"2. Unpack it anywhere{packed} of the folder that holds {source.expects}.",
             f'3. kodm_lite.data.check("{name}", path) {checked}{"" if source.md5 else " is known"}.',
-            f"4. kodm_lite.data.{name}(path) reads it.",
+            f"4. kodm_lite.data.{name}(path) reads it.{source.note}",
         ]
     )
 
 
 def check(name: str, path: str | os.PathLike[str]) -> str:
-    """Whether a downloaded data set is whole, as far as that is known: number and size of its files, size and MD5 sum.
+    """What of a downloaded data set is there, as far as that is known: number and size of files, size and MD5 sum.
 
     Args:
         name: a key of ``SOURCES``.
         path: its archive or its folder.
 
     Returns:
-        What was found right, in a sentence.
+        What was found, in a sentence: the whole data set, a part of it, which can be used, or images that were not
+        recognised.
 
     Raises:
-        ValueError: an unknown name, no such path, and all that is not as expected.
+        ValueError: an unknown name, no such path, nothing of the data set, files of another size, more files.
     """
-    source = _source(name)
-    place = Path(path).expanduser()
+    source, place = _source(name), given_path("path", path)
     if place.is_file():
         return _check_archive(source, place)
     folder = _folder(source, place)
-    wrong, right = [], []
+    counts, wrong = [], []
     for pattern, number, size in _FILES[name]:
-        files = _matching(folder, pattern)
-        if number is not None and len(files) != number:
+        files = _matching(source, folder, pattern)
+        counts.append((len(files), number, pattern))
+        if number is not None and (len(files) > number or (len(files) < number and name == "cifar10")):
             wrong.append(f"{len(files)} files {pattern}, expected {number}")
         odd = [file.name for file in files if size is not None and file.stat().st_size != size]
         if odd:
-            wrong.append(f"another size of {_listed(odd)}, expected {size:,} bytes")
-        right.append(f"{len(files)} files {pattern}")
+            wrong.append(f"another size of {listed(odd)}, expected {size:,} bytes")
     if wrong:
         raise ValueError(f"path: got {folder} with {'; '.join(wrong)}; try to download it again.\n{instructions(name)}")
-    return f"{name}: {', '.join(right)} in {folder}"
+    if not _recognised(name, folder):
+        return f"not recognised as {source.title}: {counts[0][0]} images in {folder}, to be read as any image folder"
+    partial = any(number is not None and found < number for found, number, _ in counts)
+    found = ", ".join(f"{n}{f' of {number}' if partial else ''} files {pattern}" for n, number, pattern in counts)
+    return f"{name}: {'partial, ' if partial else ''}{found} in {folder}"
 
 
 def socofing(
@@ -163,11 +184,12 @@ def socofing(
 ) -> PhaseData:
     """The real (unaltered) fingerprints of SOCOFing, as phases in [-0.9 pi, 0.9 pi].
 
-    A print has 96 x 103 pixels.  Its centred 96 x 96 pixels are kept, 3 rows fewer above and 4 below: at size 96 they
-    are the file's own values, at size 64 they are resized with antialiasing.  The published code squeezes the whole
-    print into 96 x 96 pixels instead, which makes ridges 7 % denser in one direction, and divides files at random,
-    which shows other fingers of the test's persons in training.  Here all prints of a person are in the same split, by
-    a hash of the person's number; the test split gets a fifth of the persons.
+    A file is a picture of 96 x 103 pixels (width x height) of a scanner's window.  Its frame, two rows and columns at
+    the top and left and four at the bottom and right, is the same in all and is cut off, where a file has it; of the
+    print, 90 x 97 pixels, the centred square is resized with antialiasing.  The published code keeps the frame, so that
+    the published numbers include it, and squeezes the whole into 96 x 96 pixels, which makes ridges 7 % denser in one
+    direction; it divides files at random, which shows other fingers of the test's persons in training.  Here all prints
+    of a person are in the same split, by a hash of the person's number; the test split gets a fifth of the persons.
 
     Args:
         path: the folder that holds ``Real``, or the one that it lies in.
@@ -184,10 +206,10 @@ def socofing(
 
     Source: Shehu et al. 2018, arXiv 1807.10609.
     """
-    if size not in (64, 96):
-        raise ValueError(f"size: got {size!r}, expected 64 or 96 pixels; try size=64")
-    options: dict[str, Any] = {"group": lambda name: _finger(name)[0], "label": lambda name: _finger(name)[1]}
-    return _read("socofing", path, size, split, "Real", skip_broken=skip_broken, **options)
+    check_choice("size", size, (64, 96), " pixels")
+    squares = Squares(size, encoding=PUBLISHED, prepare=_without_frame)
+    names: dict[str, Any] = {"group": lambda name: _finger(name)[0], "label": lambda name: _finger(name)[1]}
+    return _read("socofing", path, squares, split, skip_broken, **names)
 
 
 def brodatz(
@@ -205,11 +227,8 @@ def brodatz(
 
     Args:
         path: the folder with the images D1 to D112.
-        size: side of the images in pixels, at least 4.
-        split: "train", "test" or "all".
+        size, split, seed, skip_broken: see :func:`image_folder`.
         crops: number of random crops of each photograph, in its own resolution; None resizes the photographs instead.
-        seed: integer that decides where crops are cut.
-        skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size); labels are the photographs, "D1" to "D112".
@@ -220,8 +239,8 @@ def brodatz(
 
     Source: Brodatz 1966, Textures: a photographic album for artists and designers.
     """
-    options: dict[str, Any] = {"crops": crops, "seed": seed, "skip_broken": skip_broken}
-    return _read("brodatz", path, size, split, group=_plate, label=_plate, **options)
+    squares = Squares(size, crops=crops, seed=seed, encoding=PUBLISHED)
+    return _read("brodatz", path, squares, split, skip_broken, group=_plate, label=_plate)
 
 
 def ground_terrain(
@@ -235,17 +254,14 @@ def ground_terrain(
     """Photographs of the ground, such as asphalt, grass or sand, as phases in [-0.9 pi, 0.9 pi].
 
     The sub-folders of ``path`` are the classes.  GTOS is the likeliest source of the published ground terrain, but the
-    published code names none; this reads any folder of that kind.  A fifth of the photographs, by a hash of their
-    names, are the test split: two photographs of the same place can be in different ones.  Where the authors' own split
-    is wanted, read its folders with ``split="all"``.
+    published code names none; this reads any folder of that kind, and cites GTOS only where it knows its materials.  A
+    fifth of the photographs, by a hash of their names, are the test split: two photographs of the same place can be in
+    different ones.  Where the authors' own split is wanted, read its folders with ``split="all"``.
 
     Args:
         path: the folder with one sub-folder for each material.
-        size: side of the images in pixels, at least 4.
-        split: "train", "test" or "all".
+        size, split, seed, skip_broken: see :func:`image_folder`.
         crops: number of random crops of each photograph, in its own resolution; None resizes the photographs instead.
-        seed: integer that decides where crops are cut.
-        skip_broken: leave out files that cannot be read, with a warning, where they otherwise are an error.
 
     Returns:
         :class:`PhaseData` with theta (n, 1, size, size); labels are the sub-folders.
@@ -256,7 +272,8 @@ def ground_terrain(
 
     Source: Xue, Zhang, Dana and Nishino 2017, Differential angular imaging for material recognition.
     """
-    return _read("ground_terrain", path, size, split, crops=crops, seed=seed, skip_broken=skip_broken)
+    squares = Squares(size, crops=crops, seed=seed, encoding=PUBLISHED)
+    return _read("ground_terrain", path, squares, split, skip_broken)
 
 
 def _source(name: str) -> Source:
@@ -267,17 +284,33 @@ def _source(name: str) -> Source:
 
 def _folder(source: Source, place: Path) -> Path:
     """The folder that holds the expected files: the given one, or one in it, as archives are often packed."""
-    if place.is_dir():
-        for folder in (place, *sorted(inner for inner in place.iterdir() if inner.is_dir())):
-            if any(_matching(folder, pattern) for pattern, _, _ in _FILES[source.name]):
-                return folder
+    inner = sorted(inner for inner in place.iterdir() if inner.is_dir()) if place.is_dir() else []
+    for folders in ([place], inner):
+        fitting = [f for f in folders if any(_matching(source, f, pattern) for pattern, _, _ in _FILES[source.name])]
+        if len(fitting) > 1:
+            several = listed([folder.name for folder in fitting])
+            raise ValueError(f"path: got {place} with several such folders, {several}, expected one; try {fitting[0]}")
+        if fitting:
+            return fitting[0]
     problem = f"{place} without these files" if place.is_dir() else f"{place}, which is no folder"
-    raise ValueError(f"path: got {problem}, expected {source.expects}; try the following.\n{instructions(source.name)}")
+    raise ValueError(
+        f"path: got {problem}, expected {source.expects}; try image_folder for other images, or the following.\n"
+        f"{instructions(source.name)}"
+    )
 
 
-def _matching(folder: Path, pattern: str) -> list[Path]:
+def _matching(source: Source, folder: Path, pattern: str) -> list[Path]:
+    endings = (".bin",) if source.name == "cifar10" else readable_suffixes()
     files = (file for file in folder.glob(pattern) if file.is_file() and not file.name.startswith("."))
-    return sorted(file for file in files if file.suffix.lower() in (*SUFFIXES, ".bin"))
+    known = _NAMES.get(source.name, re.compile(".*"))
+    return sorted(file for file in files if file.suffix.lower() in endings and known.fullmatch(file.name))
+
+
+def _recognised(name: str, folder: Path) -> bool:
+    """Whether names say that it is the data set and no other folder of images."""
+    if name != "ground_terrain":
+        return True  # their files have names of their own
+    return sum(inner.name.lower() in _MATERIALS for inner in folder.iterdir() if inner.is_dir()) >= 3
 
 
 def _check_archive(source: Source, archive: Path) -> str:
@@ -311,14 +344,38 @@ def _finger(name: str) -> tuple[str, str]:
 def _plate(name: str) -> str:
     """The photograph, from the name of a file."""
     found = _PLATE.fullmatch(name)
-    if not found or not 1 <= int(found[1]) <= 112:
+    if not found:
         raise ValueError(f"path: got the image {name}, expected D1 to D112, such as D1.gif; try to move it elsewhere")
     return f"D{int(found[1])}"
 
 
-def _read(name: str, path: str | os.PathLike[str], size: int, split: Any, inner: str = "", **options: Any) -> PhaseData:
-    """The images of a source, from the folder ``inner`` of its folder, divided as the published code does."""
-    source = SOURCES[name]
-    folder = _folder(source, Path(path).expanduser()) / inner
-    data = image_folder(folder, size, split, scale=PUBLISHED.scale, test_share=_TEST_SHARE, **options)
-    return replace(data, source=f"{source.title}, {data.source}", licence=source.licence)
+def _without_frame(image: Image) -> Image:
+    """A print as grey values without its window, which a scan that was enlarged shows enlarged and smeared."""
+    grey = image.convert("L")  # whatever is said to be transparent: it is the window's last four rows and columns
+    width, height = grey.size
+    small = np.asarray(grey.resize((96, 103)) if grey.size != (96, 103) else grey, np.int64)
+    exact = grey.size == (96, 103)
+    edges = [(160, small[0, 4:-6]), (160, small[4:-6, 0]), (0, small[-3:, 4:-6]), (0, small[4:-6, -3:])]
+    if exact:
+        edges += [(105, small[1, 4:-6]), (105, small[4:-6, 1]), (0, small[-4, 4:-6]), (0, small[4:-6, -4])]
+    if any(np.abs(pixels - value).max() > (2 if exact else 40) for value, pixels in edges):
+        return grey
+    right, down = width / 96, height / 103
+    smear = 0 if exact else 1
+    left, top = math.ceil(2 * right) + smear, math.ceil(2 * down) + smear
+    return grey.crop((left, top, width - math.ceil(4 * right) - smear, height - math.ceil(4 * down) - smear))
+
+
+def _read(
+    name: str, path: str | os.PathLike[str], squares: Squares, split: Any, skip_broken: bool, **names: Any
+) -> PhaseData:
+    """The images of a source, divided as the published code does; cited if they are recognised."""
+    source, ((pattern, number, _),) = SOURCES[name], _FILES[name]
+    folder = _folder(source, given_path("path", path))
+    there = len(_matching(source, folder, pattern))
+    inner = folder / "Real" if name == "socofing" else folder
+    data = load_folder(inner, squares, split, _TEST_SHARE, skip_broken, **names)
+    if not _recognised(name, folder):
+        return data
+    part = f", partial: {there} of {number} files" if number is not None and there < number else ""
+    return replace(data, source=f"{source.title}{part}, {data.source}", licence=source.licence)

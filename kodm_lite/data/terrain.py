@@ -12,6 +12,7 @@ from torch import Tensor
 
 from kodm_lite.circular import wrap
 from kodm_lite.data.crops import random_corners
+from kodm_lite.data.options import check_choice
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import Angles
 
@@ -57,8 +58,7 @@ def terrain_aspect(
     >>> data.theta.shape, data.encoding
     (torch.Size([6, 1, 16, 16]), Angles())
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
+    check_choice("split", split, ("train", "test"))
     region = _region(split)
     others = [] if without is None else random_corners(region.shape, size, *without, split, "cells")
     corners = random_corners(region.shape, size, n, seed, split, "cells", others)
@@ -135,7 +135,10 @@ def aspect(elevation: np.ndarray, dx: float, dy: float) -> Tensor:
     >>> aspect(falls_to_the_north, 100.0, 100.0)[2, 2]
     tensor(1.5708)
     """
-    elevation = np.asarray(elevation, np.float64)
+    try:
+        elevation, (dx, dy) = np.asarray(elevation, np.float64), (float(step) for step in (dx, dy))
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"elevation, dx, dy: got {error}, expected numbers; try dx=75.0, dy=93.0") from error
     if elevation.ndim != 2 or min(elevation.shape) < 2 or not np.isfinite(elevation).all():
         raise ValueError(
             f"elevation: got shape {elevation.shape}, expected finite numbers (H, W) from 2 by 2; "

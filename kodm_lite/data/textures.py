@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.data.crops import random_corners
+from kodm_lite.data.options import check_choice, check_whole
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import HALF_CIRCLE, GreyLevels
 
@@ -54,11 +55,10 @@ def textures(
     >>> data.theta.shape, data.labels.tolist()
     (torch.Size([6, 1, 16, 16]), [0, 1, 2, 0, 1, 2])
     """
-    if split not in ("train", "test"):
-        raise ValueError(f"split: got {split!r}, expected 'train' or 'test'; try split='train'")
-    unknown = [name for name in names if name not in TEXTURES]
-    if unknown or not names:
+    check_choice("split", split, ("train", "test"))
+    if not isinstance(names, list | tuple) or not names or any(name not in TEXTURES for name in names):
         raise ValueError(f"names: got {names!r}, expected a list of some of {TEXTURES}; try names=['brick']")
+    n = check_whole("n", n, 1, hint=768)
     encoding = GreyLevels(scale)
     photographs = [_region(name, split) for name in names]
     region = photographs[0].shape

@@ -16,6 +16,7 @@ Sources: Heusel et al. 2017 (the distance); Field 1987 (the filters); Heeger and
 2000 (texture statistics); Kuiper 1960.  The other metrics name theirs.
 """
 
+from kodm_lite.metrics.angles import OrderStatistics, image_means, order_statistics
 from kodm_lite.metrics.classes import class_shares, classify
 from kodm_lite.metrics.coverage import PrecisionRecall, precision_recall
 from kodm_lite.metrics.distributions import circular_wasserstein, kuiper_distance, wasserstein_distance
@@ -23,10 +24,8 @@ from kodm_lite.metrics.evaluate import Evaluation, Row, evaluate
 from kodm_lite.metrics.frechet import frechet_distance, frechet_texture_distance
 from kodm_lite.metrics.inception import InceptionDistances, inception_distances
 from kodm_lite.metrics.nearest import Memorisation, memorisation, nearest_distances
-from kodm_lite.metrics.order import OrderDistance, OrderStatistics, image_means, order_distance, order_statistics
-from kodm_lite.metrics.orientations import OrientationDistance, orientation_distance
 from kodm_lite.metrics.resampling import Estimate, jackknife
-from kodm_lite.metrics.spectrum import RadialSpectrum, peak_frequencies, radial_spectrum, spectrum_distance
+from kodm_lite.metrics.spectrum import RadialSpectrum, peak_frequencies, radial_spectrum
 from kodm_lite.metrics.texture import TextureFeatures
 
 __all__ = [
@@ -34,9 +33,7 @@ __all__ = [
     "Evaluation",
     "InceptionDistances",
     "Memorisation",
-    "OrderDistance",
     "OrderStatistics",
-    "OrientationDistance",
     "PrecisionRecall",
     "RadialSpectrum",
     "Row",
@@ -53,12 +50,9 @@ __all__ = [
     "kuiper_distance",
     "memorisation",
     "nearest_distances",
-    "order_distance",
     "order_statistics",
-    "orientation_distance",
     "peak_frequencies",
     "precision_recall",
     "radial_spectrum",
-    "spectrum_distance",
     "wasserstein_distance",
 ]

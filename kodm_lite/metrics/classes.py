@@ -23,41 +23,46 @@ def classify(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tenso
         Labels (B,), integers that index ``data.names``.
 
     Raises:
-        ValueError: data without labels, with a class of which there is no image, or with another scale.
+        ValueError: data without labels, with a class of which there is no image, or with another encoding.
     """
-    labels = data.labels
-    if labels is None or set(labels.tolist()) != set(range(len(data.names))):
-        got = "no labels" if labels is None else f"labels {sorted(set(labels.tolist()))} for classes {data.names}"
-        raise ValueError(f"data: got {got}, expected images of every class; try kodm_lite.data.textures()")
-    if data.scale != features.scale:
+    if not isinstance(data, PhaseData) or not isinstance(features, TextureFeatures):
+        got = f"{type(data).__name__} and {type(features).__name__}"
+        raise ValueError(f"data, features: got {got}, expected PhaseData and TextureFeatures; try data.textures()")
+    if not has_every_class(data):
+        labels = "no labels" if data.labels is None else f"labels {sorted(set(data.labels.tolist()))}"
         raise ValueError(
-            f"data: got scale {data.scale}, expected {features.scale} as in the features; "
-            f"try TextureFeatures(..., scale={data.scale})"
+            f"data: got {labels} for classes {data.names}, expected images of every class; try data.textures()"
         )
-    return nearest_class(features(theta), features(data.theta), labels, len(data.names))
+    if data.encoding != features.encoding:
+        raise ValueError(
+            f"data: got {data.encoding}, expected {features.encoding} as in the features; "
+            f"try TextureFeatures(..., {data.encoding})"
+        )
+    return nearest_class(features(theta), features(data.theta), data)
 
 
 def class_shares(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tensor:
     """Share of images that :func:`classify` assigns to each class: a missing class shows as 0.
 
-    Args:
-        theta: phases (B, C, H, W), radians.
-        data: labelled images of every class.
-        features: what measures the distances.
-
-    Returns:
-        Shares (classes,), float64, which sum to 1.
+    Arguments and errors are those of :func:`classify`; shares (classes,), float64, which sum to 1.
 
     >>> from kodm_lite.data import textures
     >>> data = textures(n=300)
-    >>> class_shares(data.of_class("grass"), data, TextureFeatures(data.theta))[1] > 0.9
+    >>> class_shares(data.of_class("grass"), data, TextureFeatures(data.theta, data.encoding))[1] > 0.9
     tensor(True)
     """
     counts = torch.bincount(classify(theta, data, features), minlength=len(data.names))
     return counts.double() / len(theta)
 
 
-def nearest_class(vectors: Tensor, of_data: Tensor, labels: Tensor, classes: int) -> Tensor:
+def has_every_class(data: PhaseData) -> bool:
+    """Whether there are images of every class."""
+    return data.labels is not None and set(data.labels.tolist()) == set(range(len(data.names)))
+
+
+def nearest_class(vectors: Tensor, of_data: Tensor, data: PhaseData) -> Tensor:
     """As :func:`classify`, of features (B, F) and (n, F) that are already known."""
-    centroids = torch.stack([of_data[labels.to(of_data.device) == k].mean(0) for k in range(classes)])
+    assert data.labels is not None
+    labels = data.labels.to(of_data.device)
+    centroids = torch.stack([of_data[labels == k].mean(0) for k in range(len(data.names))])
     return torch.cdist(vectors, centroids).argmin(1)

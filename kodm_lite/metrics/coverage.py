@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kodm_lite.metrics.validation import check_features
+from kodm_lite.metrics.validation import check_features, check_range
 
 __all__ = ["PrecisionRecall", "precision_recall"]
 
@@ -51,11 +51,8 @@ def precision_recall(generated: Tensor, real: Tensor, k: int = 3) -> PrecisionRe
     PrecisionRecall(precision=1.0, recall=0.6)
     """
     check_features(generated, real)
-    if not 1 <= k < min(len(generated), len(real)):
-        raise ValueError(
-            f"k: got {k}, expected 1 to {min(len(generated), len(real)) - 1}, as many neighbours as there are; try 3"
-        )
-    real = real.to(generated)
+    check_range("k", k, 1, min(len(generated), len(real)) - 1)
+    generated, real = generated.detach().double(), real.detach().double().to(generated.device)
     return PrecisionRecall(precision=_share_within(generated, real, k), recall=_share_within(real, generated, k))
 
 

@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.circular import TWO_PI
+from kodm_lite.metrics.validation import LARGEST, require_finite
 
 __all__ = ["circular_wasserstein", "kuiper_distance", "wasserstein_distance"]
 
@@ -26,24 +27,24 @@ __all__ = ["circular_wasserstein", "kuiper_distance", "wasserstein_distance"]
 def wasserstein_distance(
     a: Tensor, b: Tensor, a_weights: Tensor | None = None, b_weights: Tensor | None = None
 ) -> float:
-    """Wasserstein distance of order 1 of two sets of numbers, in their units.
+    """Wasserstein distance of order 1 of two sets of numbers, in their units; that of scipy.
 
     Args:
-        a: numbers of any shape.
-        b: numbers of any shape.
-        a_weights: weight of each number of ``a``, not negative; by default all are equal.
-        b_weights: likewise for ``b``.
+        a, b: numbers of any shape.
+        a_weights, b_weights: weight of each number, not negative; by default all are equal.
 
     Raises:
         ValueError: an empty set, NaN or infinity, weights of another shape, negative ones, or only zeros.
 
-    Source: Vallender 1974.
-
     >>> wasserstein_distance(torch.tensor([0.0, 1.0]), torch.tensor([3.0, 0.0]))
     1.0
     """
-    values, excess = _excess(a, b, a_weights, b_weights)
-    return float((excess[:-1].abs() * values.diff()).sum())
+    from scipy import stats  # here, because loading it takes a second
+
+    (a, a_weights), (b, b_weights) = _checked(a, a_weights, "a"), _checked(b, b_weights, "b")
+    return float(
+        stats.wasserstein_distance(*(None if x is None else x.cpu().numpy() for x in (a, b, a_weights, b_weights)))
+    )
 
 
 def circular_wasserstein(
@@ -53,30 +54,22 @@ def circular_wasserstein(
     a_weights: Tensor | None = None,
     b_weights: Tensor | None = None,
 ) -> float:
-    """Wasserstein distance of order 1 of two sets of angles, along the shorter way round, in their units.
-
-    It is exact, and at most half a period.
+    """Wasserstein distance of order 1 of two sets of angles, along the shorter way round: exact, at most half a period.
 
     Args:
-        a: angles of any shape, on any turn.
-        b: angles of any shape, on any turn.
+        a, b, a_weights, b_weights: see :func:`wasserstein_distance`; angles on any turn.
         period: length of a turn; pi for orientations, which have no arrow.
-        a_weights: weight of each angle of ``a``, not negative; by default all are equal.
-        b_weights: likewise for ``b``.
 
     Raises:
         ValueError: as in :func:`wasserstein_distance`, or a period that is not positive.
 
-    Source: Delon, Salomon and Sobolevski 2010; Rabin, Delon and Gousseau 2011.
-
     >>> round(circular_wasserstein(torch.tensor([3.0, 0.0]), torch.tensor([-3.0, 0.0])), 4)  # pi - 3, of one in two
     0.1416
     """
-    if not 0 < period < math.inf:
-        raise ValueError(f"period: got {period}, expected a positive number; try 2 * math.pi")
-    _check_numbers(a, "a")
-    _check_numbers(b, "b")
-    a, b = (torch.remainder(angles.detach().double(), period) for angles in (a, b))
+    if isinstance(period, bool) or not isinstance(period, int | float) or not 0 < period < math.inf:
+        raise ValueError(f"period: got {period!r}, expected a positive number; try 2 * math.pi")
+    (a, a_weights), (b, b_weights) = _checked(a, a_weights, "a"), _checked(b, b_weights, "b")
+    a, b = torch.remainder(a, period), torch.remainder(b, period)
     values, excess = _excess(a, b, a_weights, b_weights)
     # The last arc leads over the end of the turn to the first angle; there both distribution functions are 1.
     lengths = torch.cat([values.diff(), (period - values[-1] + values[0])[None]])
@@ -90,69 +83,57 @@ def kuiper_distance(a: Tensor, b: Tensor, a_weights: Tensor | None = None, b_wei
     it does not depend on where the angles start, unlike the distance of Kolmogorov and Smirnov; all angles must lie on
     the same turn, such as [-pi, pi).
 
-    Args:
-        a: numbers, or angles in radians, of any shape.
-        b: numbers, or angles in radians, of any shape.
-        a_weights: weight of each number of ``a``, not negative; by default all are equal.
-        b_weights: likewise for ``b``.
-
-    Raises:
-        ValueError: as in :func:`wasserstein_distance`.
+    Arguments and errors are those of :func:`wasserstein_distance`.
 
     Source: Kuiper 1960; Mardia and Jupp 2000, section 8.3.
 
     >>> kuiper_distance(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 2.0]))
     0.5
     """
+    (a, a_weights), (b, b_weights) = _checked(a, a_weights, "a"), _checked(b, b_weights, "b")
     _, excess = _excess(a, b, a_weights, b_weights)
     return float(excess.max() - excess.min())  # both distribution functions are 1 at the end: max >= 0 >= min
 
 
 def _excess(a: Tensor, b: Tensor, a_weights: Tensor | None, b_weights: Tensor | None) -> tuple[Tensor, Tensor]:
     """All numbers in order, and by how much the share of ``a`` up to each of them exceeds that of ``b``."""
-    _check_numbers(a, "a")
-    _check_numbers(b, "b")
-    values = torch.cat([x.detach().to(a.device).double().flatten() for x in (a, b)]).sort().values
-    shares = [_share_up_to(values, x, w, name) for x, w, name in ((a, a_weights, "a"), (b, b_weights, "b"))]
-    return values, shares[0] - shares[1]
+    values = torch.cat([a, b.to(a.device)]).sort().values
+    return values, _share_up_to(values, a, a_weights) - _share_up_to(values, b, b_weights)
 
 
-def _share_up_to(values: Tensor, numbers: Tensor, weights: Tensor | None, name: str) -> Tensor:
+def _share_up_to(values: Tensor, numbers: Tensor, weights: Tensor | None) -> Tensor:
     """Distribution function of the weighted numbers at ``values``."""
-    ordered, order = numbers.detach().to(values).flatten().sort()
+    ordered, order = numbers.to(values).sort()
+    index = torch.searchsorted(ordered, values, right=True)
     if weights is None:
-        return torch.searchsorted(ordered, values, right=True).double() / len(ordered)
-    _check_weights(weights, numbers, f"{name}_weights")
-    cumulative = weights.detach().to(values).flatten()[order].cumsum(0)
-    cumulative = torch.cat([cumulative.new_zeros(1), cumulative]) / cumulative[-1]
-    return cumulative[torch.searchsorted(ordered, values, right=True)]
+        return index.double() / len(ordered)
+    cumulative = weights.to(values)[order].cumsum(0)
+    return (torch.cat([cumulative.new_zeros(1), cumulative]) / cumulative[-1])[index]
 
 
 def _weighted_median(numbers: Tensor, weights: Tensor) -> Tensor:
     """A number with at most half of the weight on either side of it."""
     ordered, order = numbers.sort()
     cumulative = weights[order].cumsum(0)
-    middle = int(torch.searchsorted(cumulative, cumulative[-1] / 2))
-    return ordered[middle]
+    return ordered[int(torch.searchsorted(cumulative, cumulative[-1] / 2))]
 
 
-def _check_numbers(numbers: Tensor, name: str) -> None:
-    if numbers.numel() == 0 or not bool(torch.isfinite(numbers).all()):
-        raise ValueError(
-            f"{name}: got no numbers, NaN or infinity, expected one number at least; "
-            f"try torch.isfinite({name}) to find them"
-        )
-
-
-def _check_weights(weights: Tensor, numbers: Tensor, name: str) -> None:
+def _checked(numbers: Tensor, weights: Tensor | None, name: str) -> tuple[Tensor, Tensor | None]:
+    """Numbers and weights in a row, in double precision."""
+    require_finite(numbers, name)
+    if weights is None:
+        return numbers.detach().double().flatten(), None
+    weights_name = f"{name}_weights"
+    require_finite(weights, weights_name)
     if weights.shape != numbers.shape:
         raise ValueError(
-            f"{name}: got shape {tuple(weights.shape)}, expected {tuple(numbers.shape)}, a weight for each number; "
-            f"try {name}.expand{tuple(numbers.shape)}"
+            f"{weights_name}: got shape {tuple(weights.shape)}, expected {tuple(numbers.shape)}, a weight for each "
+            f"number; try {weights_name}.expand{tuple(numbers.shape)}"
         )
-    total = float(weights.sum())
-    if not (bool((weights >= 0).all()) and 0 < total < math.inf):  # written so that NaN fails too
+    weights = weights.detach().double().flatten()
+    if float(weights.min()) < 0 or float(weights.sum()) < 1 / LARGEST:
         raise ValueError(
-            f"{name}: got weights from {float(weights.min()):.4g} that add up to {total:.4g}, expected none below 0 "
-            "and a positive sum; try images that are not flat"
+            f"{weights_name}: got weights from {float(weights.min()):.4g} that add up to {float(weights.sum()):.4g}, "
+            "expected none below 0 and a positive sum; try images that are not flat"
         )
+    return numbers.detach().double().flatten(), weights

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Literal, NamedTuple
@@ -10,9 +11,12 @@ import torch
 from torch import Tensor
 
 from kodm_lite.data.phase_data import PhaseData
-from kodm_lite.metrics.battery import metrics_for
+from kodm_lite.encoding import Encoding
+from kodm_lite.metrics.angles import has_angle
+from kodm_lite.metrics.by_kind import metrics_for
 from kodm_lite.metrics.resampling import jackknife
-from kodm_lite.metrics.validation import check_images
+from kodm_lite.metrics.validation import check_images, check_one_shape
+from kodm_lite.validation import check_count
 
 __all__ = ["Evaluation", "Row", "evaluate", "images_in_each_set"]
 
@@ -29,6 +33,8 @@ class Row(NamedTuple):
         error: one standard error of it.
         floor: of real images against other real images, in sets of the same size: what a perfect model would have.
         better: whether smaller or larger values are better.
+        note: on angles that are undefined, if there are any: images without one are left out, and with fewer than a
+            tenth of a set left the numbers are NaN.
     """
 
     metric: str
@@ -36,6 +42,7 @@ class Row(NamedTuple):
     error: float
     floor: float
     better: Literal["lower", "higher"]
+    note: str = ""
 
 
 @dataclass(frozen=True)
@@ -45,11 +52,9 @@ class Evaluation:
     Args:
         rows: one for each metric.
         images: number of images in each set that was compared.
-        generated: number of generated images that were given.
-        real: number of real images that were given.
-        train: number of training images that were given; 0 without.
+        generated, real, train: numbers of images that were given; 0 without.
         source: where the real images come from.
-        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`.
+        encoding: what the phases stand for.
         seed: from which the sets were drawn.
     """
 
@@ -59,7 +64,7 @@ class Evaluation:
     real: int
     train: int
     source: str
-    scale: float
+    encoding: Encoding
     seed: int
 
     def as_table(self) -> str:
@@ -71,7 +76,8 @@ class Evaluation:
             "  ".join([line[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(line[1:], widths[1:], strict=True))])
             for line in (head, *body)
         ]
-        return "\n".join([*lines, "", self.what()])
+        notes = [f"{row.metric}: {row.note}." for row in self.rows if row.note]
+        return "\n".join([*lines, "", *notes, self.what()])
 
     def what(self) -> str:
         """One sentence on the sets that were compared."""
@@ -82,8 +88,12 @@ class Evaluation:
         )
 
     def to_dict(self) -> dict[str, Any]:
-        """Numbers, texts, lists and dicts only, for JSON."""
-        return {**asdict(self), "rows": [row._asdict() for row in self.rows]}
+        """Numbers, texts, lists and dicts only, for JSON; None for what is undefined."""
+        rows = [
+            {key: None if value != value else value for key, value in row._asdict().items()}  # NaN differs from itself
+            for row in self.rows
+        ]
+        return {**asdict(self), "encoding": self.encoding.to_dict(), "rows": rows}
 
 
 def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None, seed: int = 0) -> Evaluation:
@@ -94,7 +104,7 @@ def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None,
     floors the second real set with the first.
 
     Texture features are in units of their deviation over ``real``.  Phases that are angles from the start
-    (``real.scale`` is 1) have no brightness and no lines: there, texture features and spectra are those of their cosine
+    have no brightness and no lines: there, texture features and spectra are those of their cosine
     and sine, and the distribution of the phases takes the place of mean brightness and orientations.
 
     Args:
@@ -116,19 +126,23 @@ def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None,
     >>> found.images, found.rows[0].metric, found.rows[0].better
     (60, 'Fréchet texture distance', 'lower')
     """
-    images = _check(generated, real, train)
+    images = _check(generated, real, train, seed)
     generator = torch.Generator().manual_seed(seed)
     order = torch.randperm(len(real), generator=generator)
     first, second = real.theta[order[:images]], real.theta[order[images : 2 * images]]
     drawn = generated.detach()[torch.randperm(len(generated), generator=generator)[:images]].to(first)
+    for name, theta in (("generated", drawn), ("real", first), ("real", second)):
+        _check_not_flat(name, theta)
     rows: list[Row] = []
     known: dict[Callable[[Tensor], Tensor], list[Tensor]] = {}
-    for name, entries, distance, better in metrics_for(real, train):
-        if entries not in known:  # several metrics have the same entries
-            known[entries] = [entries(theta) for theta in (drawn, first, second)]
-        of_drawn, of_first, of_second = known[entries]
-        estimate = jackknife(distance, of_drawn, of_first, _GROUPS, torch.Generator().manual_seed(seed))
-        rows.append(Row(name, estimate.value, estimate.error, distance(of_second, of_first), better))
+    for metric in metrics_for(real, train):
+        if metric.entries not in known:  # several metrics have the same entries
+            known[metric.entries] = [metric.entries(theta) for theta in (drawn, first, second)]
+        of_drawn, of_first, of_second = known[metric.entries]
+        estimate = jackknife(metric.distance, of_drawn, of_first, _GROUPS, torch.Generator().manual_seed(seed))
+        floor = metric.distance(of_second, of_first)
+        note = _note(metric.angle, estimate.value, of_drawn, torch.cat([of_first, of_second]))
+        rows.append(Row(metric.name, estimate.value, estimate.error, floor, metric.better, note))
     return Evaluation(
         rows=tuple(rows),
         images=images,
@@ -136,7 +150,7 @@ def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None,
         real=len(real),
         train=0 if train is None else len(train),
         source=real.source,
-        scale=real.scale,
+        encoding=real.encoding,
         seed=seed,
     )
 
@@ -150,28 +164,57 @@ def images_in_each_set(generated: int, real: int) -> int:
     images = min(generated, real // 2)
     if images < _FEWEST:
         raise ValueError(
-            f"generated, real: got {generated} and {real} images, expected at least {_FEWEST} and {2 * _FEWEST}, since "
-            "the real ones are halved; try more images"
+            f"generated, real: got {generated} generated images and {real} real ones to compare with (of a folder only "
+            f"the test share, which no training sees), expected at least {_FEWEST} and {2 * _FEWEST}, since the real "
+            f"ones are halved; try {_more(generated, real)}"
         )
     return images
 
 
-def _check(generated: Tensor, real: PhaseData, train: PhaseData | None) -> int:
+def _more(generated: int, real: int) -> str:
+    enough = f"-n {_FEWEST} or more, " if generated < _FEWEST else ""
+    if real >= 2 * _FEWEST:
+        return f"{enough}more samples"
+    return f"{enough}a folder of more images, a larger test share, or several crops of each image (--crops)"
+
+
+def _note(angle: str, value: float, generated: Tensor, real: Tensor) -> str:
+    """Which images have no such angle, if the entries are angles and weights."""
+    if not angle:
+        return ""
+    have = [has_angle(x) for x in (generated, real)]
+    if all(bool(x.all()) for x in have):
+        return ""
+    counts = " and ".join(
+        f"{int(x.sum())} of {len(x)} {kind}" for x, kind in zip(have, ("generated", "real"), strict=True)
+    )
+    return f"{'undefined' if math.isnan(value) else 'of some images only'}, as {counts} images have {angle}"
+
+
+def _check(generated: Tensor, real: PhaseData, train: PhaseData | None, seed: int) -> int:
     """Refuse what cannot be compared, before any work; the number of images in each set."""
+    check_count("seed", seed, 0)
     check_images(generated, "generated")
-    for name, theta in (("real", real.theta), *([] if train is None else [("train", train.theta)])):
-        check_images(theta, name)
-        if theta.shape[1:] != generated.shape[1:]:
+    for name, data in (("real", real), *([] if train is None else [("train", train)])):
+        if not isinstance(data, PhaseData):
             raise ValueError(
-                f"generated, {name}: got images of shape {tuple(generated.shape[1:])} and {tuple(theta.shape[1:])}, "
-                "expected the same; try data of the size that the model makes"
+                f"{name}: got {type(data).__name__}, expected PhaseData, which says what phases stand for; "
+                "try kodm_lite.data.PhaseData"
             )
-    if train is not None and train.scale != real.scale:
+        check_images(data.theta, name)
+        check_one_shape(generated, data.theta, f"generated, {name}")
+    if train is not None and train.encoding != real.encoding:
         raise ValueError(
-            f"train: got scale {train.scale}, expected {real.scale} as in real; try two splits of one data set"
+            f"train: got {train.encoding}, expected {real.encoding} as in real; try two splits of one data set"
         )
-    images = images_in_each_set(len(generated), len(real))
-    for name, theta in (("generated", generated), ("real", real.theta)):
-        if float(theta.detach().flatten(1).std(1).max()) < 1e-6:
-            raise ValueError(f"{name}: got flat images only, expected images that show something; try to train longer")
-    return images
+    return images_in_each_set(len(generated), len(real))
+
+
+def _check_not_flat(name: str, theta: Tensor) -> None:
+    """Refuse sets of which the jackknife could leave out all images that are not flat."""
+    shown = int((theta.flatten(1).std(1) >= 1e-6).sum())
+    if shown <= -(-len(theta) // _GROUPS):
+        raise ValueError(
+            f"{name}: got {len(theta) - shown} flat images among {len(theta)}, expected images that show something; "
+            "try to train longer"
+        )

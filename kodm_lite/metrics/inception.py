@@ -12,15 +12,15 @@ are usual.  KID has no such bias.
 from __future__ import annotations
 
 import importlib
-import warnings
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import to_uint8
-from kodm_lite.metrics.frechet import PrecomputedFeatures, frechet_distance
-from kodm_lite.metrics.validation import check_images
+from kodm_lite.encoding import Encoding, GreyLevels
+from kodm_lite.metrics.frechet import frechet_distance
+from kodm_lite.metrics.validation import check_images, check_one_shape, check_range
+from kodm_lite.validation import check_count
 
 __all__ = ["InceptionDistances", "inception_distances", "inception_network"]
 
@@ -35,13 +35,10 @@ class InceptionDistances(NamedTuple):
         fid: squared Fréchet distance of the features.
         kid: squared kernel distance of the features, averaged over the subsets; it can be slightly negative.
         kid_deviation: standard deviation of KID between subsets.  These overlap: it is no error of the average.
-        generated: number of generated images.
-        real: number of real images.
+        generated, real: numbers of images.
         split: which real images these are.
-        subsets: number of subsets of KID.
-        subset_size: images in each subset.
-        feature: which network made the features.
-        num_features: length of its vectors.
+        subsets, subset_size: of KID, and the images in each.
+        feature, num_features: which network made the features, and the length of its vectors.
     """
 
     fid: float
@@ -60,7 +57,7 @@ def inception_distances(
     generated: Tensor,
     real: Tensor,
     split: str,
-    scale: float = 0.9,
+    encoding: Encoding | None = None,
     feature: torch.nn.Module | None = None,
     subsets: int = 100,
     subset_size: int | None = None,
@@ -69,13 +66,13 @@ def inception_distances(
 ) -> InceptionDistances:
     """FID and KID of generated images: smaller is better.
 
-    Phases become bytes by :func:`kodm_lite.to_uint8`; one grey channel is repeated to three.
+    Phases become bytes by their encoding; one grey channel is repeated to three.
 
     Args:
         generated: phases (n, C, H, W) in radians, or bytes, with 1 or 3 channels.
         real: phases or bytes (m, C, H, W).
         split: the name of the split that ``real`` is, for the record, such as "test".
-        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`.
+        encoding: what phases stand for, :class:`kodm_lite.GreyLevels`; angles make no bytes, and bytes need none.
         feature: maps bytes (B, 3, H, W) to features (B, F); by default Inception v3 with the weights that
             published values use.
         subsets: number of random subsets that KID is averaged over.
@@ -89,19 +86,16 @@ def inception_distances(
 
     Source: Heusel et al. 2017; Bińkowski et al. 2018.
     """
-    images = [_bytes(generated, "generated", scale), _bytes(real, "real", scale)]
-    if images[0].shape[1:] != images[1].shape[1:]:
-        raise ValueError(
-            f"generated, real: got images of shape {tuple(generated.shape[1:])} and {tuple(real.shape[1:])}, "
-            "expected the same; try images of one size"
-        )
+    images = [_bytes(generated, "generated", encoding), _bytes(real, "real", encoding)]
+    check_one_shape(images[0], images[1], "generated, real")
     smaller = min(len(generated), len(real))
     size = min(_LARGEST_SUBSET, smaller // 2) if subset_size is None else subset_size
-    if not 2 <= size <= smaller or subsets < 1:
-        raise ValueError(
-            f"subsets, subset_size: got {subsets} of {size}, expected at least 1 of 2 to {smaller}, the size of the "
-            "smaller set; try more images"
-        )
+    check_range("subset_size", size, 2, smaller)
+    check_count("subsets", subsets, 1)
+    check_count("batch", batch, 1)
+    check_count("seed", seed, 0)
+    if feature is not None and not isinstance(feature, torch.nn.Module):
+        raise ValueError(f"feature: got {type(feature).__name__}, expected a module; try leaving it out")
     name = "Inception v3 of torch-fidelity" if feature is None else type(feature).__name__
     network = inception_network() if feature is None else feature
     of_generated, of_real = (_features(network, x, batch) for x in images)
@@ -120,16 +114,20 @@ def inception_distances(
     )
 
 
-def _bytes(images: Tensor, name: str, scale: float) -> Tensor:
+def _bytes(images: Tensor, name: str, encoding: Encoding | None) -> Tensor:
     """Bytes (B, 3, H, W) of phases or bytes."""
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         check_images(images, name)
         if 0 <= float(images.min()) and float(images.max()) <= 1:
             raise ValueError(
                 f"{name}: got values from {float(images.min()):.4g} to {float(images.max()):.4g}, which look like grey "
-                f"values, expected phases in radians or bytes; try kodm_lite.image_to_phase(2 * {name} - 1)"
+                f"values, expected phases in radians or bytes; try GreyLevels(0.5).encode(2 * {name} - 1)"
             )
-        images = to_uint8(images.detach(), scale)
+        if not isinstance(encoding, GreyLevels):
+            raise ValueError(
+                f"encoding: got {encoding!r}, expected grey levels, as only they make bytes; try that of the data"
+            )
+        images = encoding.to_uint8(images.detach())
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) < 2:
         raise ValueError(
             f"{name}: got shape {tuple(images.shape)}, expected at least 2 images (B, C, H, W) with 1 or 3 channels; "
@@ -171,15 +169,11 @@ def _features(network: torch.nn.Module, images: Tensor, batch: int) -> Tensor:
 
 def _kernel_distance(generated: Tensor, real: Tensor, subsets: int, size: int, seed: int) -> tuple[float, float]:
     """Mean and standard deviation of KID over random subsets."""
-    from torchmetrics.image.kid import KernelInceptionDistance  # here, because loading it takes two seconds
-
-    feature = PrecomputedFeatures(real.shape[1])
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Metric `Kernel Inception Distance` will save all")  # they fit
-        metric = KernelInceptionDistance(feature=feature, subsets=subsets, subset_size=size).to(real.device)
-    metric.update(real, real=True)
-    metric.update(generated, real=False)
-    with torch.random.fork_rng(devices=[]):  # torchmetrics draws the subsets from the generator of everybody
-        torch.default_generator.manual_seed(seed)
-        mean, deviation = metric.compute()
-    return float(mean), float(deviation)
+    generator = torch.Generator().manual_seed(seed)
+    found = []
+    for _ in range(subsets):
+        a, b = (x[torch.randperm(len(x), generator=generator)[:size].to(x.device)] for x in (real, generated))
+        same, other, across = ((x @ y.T / x.shape[1] + 1) ** 3 for x, y in ((a, a), (b, b), (a, b)))
+        pairs = size * (size - 1)  # without those of an image with itself, which would be a bias
+        found.append((same.sum() - same.trace() + other.sum() - other.trace()) / pairs - 2 * across.mean())
+    return float(torch.stack(found).mean()), float(torch.stack(found).std(correction=0))

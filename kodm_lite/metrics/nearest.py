@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.circular import wrap
-from kodm_lite.metrics.validation import check_images
+from kodm_lite.metrics.validation import check_images, check_one_shape
 
 __all__ = ["Memorisation", "memorisation", "nearest_distances"]
 
@@ -34,7 +34,8 @@ class Memorisation(NamedTuple):
 def nearest_distances(theta: Tensor, reference: Tensor) -> Tensor:
     """Distance of each image to the nearest of the reference images: 0 for a copy.
 
-    The distance of two images is the root mean square of the wrapped differences of their phases.
+    The distance of two images is the root mean square of the wrapped differences of their phases.  All reference images
+    are looked at, a few at a time: they may be larger than the memory, as of a file that is mapped into it.
 
     Args:
         theta: phases (B, C, H, W), radians.
@@ -51,15 +52,13 @@ def nearest_distances(theta: Tensor, reference: Tensor) -> Tensor:
     """
     check_images(theta, "theta")
     check_images(reference, "reference")
-    if theta.shape[1:] != reference.shape[1:]:
-        raise ValueError(
-            f"theta, reference: got images of shape {tuple(theta.shape[1:])} and {tuple(reference.shape[1:])}, "
-            "expected the same; try crops of one size"
-        )
-    images, others = wrap(theta).flatten(1), wrap(reference.to(theta)).flatten(1)
-    chunks = others.split(max(1, _PAIRS // others.shape[1]))
-    nearest = [torch.stack([_rms_difference(chunk, image).min() for chunk in chunks]).min() for image in images]
-    return torch.stack(nearest).double()
+    check_one_shape(theta, reference, "theta, reference")
+    images = wrap(theta).flatten(1)
+    nearest = images.new_full((len(images),), math.inf)
+    for chunk in reference.split(max(1, _PAIRS // images.shape[1])):
+        others = wrap(chunk.to(theta)).flatten(1)
+        nearest = nearest.minimum(torch.stack([_rms_difference(others, image).min() for image in images]))
+    return nearest.double()
 
 
 def memorisation(theta: Tensor, train: Tensor, held_out: Tensor, quantile: float = 0.05) -> Memorisation:
@@ -71,9 +70,8 @@ def memorisation(theta: Tensor, train: Tensor, held_out: Tensor, quantile: float
     metric that sees blur; and of several classes it is the one with the least contrast that makes the quantile.
 
     Args:
-        theta: generated phases (B, C, H, W), radians.
-        train: phases (n, C, H, W) of all images that the model has seen.
-        held_out: phases (m, C, H, W) of images of the same law that it has not seen.
+        theta, train, held_out: phases (B, C, H, W), radians, of samples, of all images that the model has seen, and of
+            images of the same law that it has not seen.
         quantile: between 0 and 1.
 
     Raises:
@@ -84,8 +82,8 @@ def memorisation(theta: Tensor, train: Tensor, held_out: Tensor, quantile: float
     >>> memorisation(train[:10] + 0.01, train, held_out).share
     1.0
     """
-    if not 0 < quantile < 1:
-        raise ValueError(f"quantile: got {quantile}, expected a number between 0 and 1; try 0.05")
+    if not isinstance(quantile, float) or not 0 < quantile < 1:
+        raise ValueError(f"quantile: got {quantile!r}, expected a number between 0 and 1; try 0.05")
     return compare_nearest(nearest_distances(theta, train), nearest_distances(held_out, train), quantile)
 
 

@@ -1,10 +1,8 @@
-r"""How power is spread over wave numbers: radial spectra, the distance of two of them, the main wave of each image.
+r"""How power is spread over wave numbers: radial spectra, and the main wave of each image.
 
 An image is no period of a plane, and the jump between its opposite edges would put power at all wave numbers.  The
-images are therefore multiplied by a Hann window, which falls to 0 at the edges.  Mirror images in place of a window
-would keep the pixels of the border, but turn a wave that does not end at a crest into one with kinks, whose power
-falls off four powers of the distance in wave number more slowly.  The price is resolution: a pure wave becomes a peak
-two cycles per image side wide on either side.
+images are therefore multiplied by a Hann window, which falls to 0 at the edges.  The price is resolution: a pure wave
+becomes a peak two cycles per image side wide on either side.
 
 Wave numbers are in cycles per pixel: 0.5 is a period of two pixels; diagonal waves reach 0.707.
 """
@@ -18,8 +16,9 @@ import torch
 from torch import Tensor
 
 from kodm_lite.metrics.distributions import wasserstein_distance
+from kodm_lite.metrics.validation import require_finite
 
-__all__ = ["RadialSpectrum", "peak_frequencies", "radial_spectrum", "spectrum_distance"]
+__all__ = ["RadialSpectrum", "peak_frequencies", "radial_spectrum"]
 
 _PADDING = 2  # sides of the transform over those of the image: with 1 the peaks would be two points wide
 _CHUNK = 2**20  # coefficients in memory at a time
@@ -83,30 +82,16 @@ def radial_spectrum(image: Tensor) -> RadialSpectrum:
     return RadialSpectrum(wave_number, torch.cat(spectra).reshape(*lead, rings))
 
 
-def spectrum_distance(generated: Tensor, real: Tensor) -> float:
-    """Wasserstein distance, over wave number, of the mean radial spectra of two sets: 0 is best.
+def spectra(image: Tensor) -> Tensor:
+    """Wave numbers and power (n, 2, R) of images (n, C, H, W), averaged over their channels."""
+    wave_number, power = radial_spectrum(image)
+    power = power.mean(1)
+    return torch.stack([wave_number.expand_as(power), power], 1)
 
-    Both spectra are averaged over the images and divided by their sums: contrast does not matter, scale does.
 
-    Args:
-        generated: real or complex images (..., H, W).
-        real: real or complex images (..., H, W).
-
-    Returns:
-        Distance in cycles per pixel: how far power must be moved on average.
-
-    Raises:
-        ValueError: as in :func:`radial_spectrum`, or a set of flat images.
-
-    >>> from kodm_lite.data import textures
-    >>> real, other = textures(n=300).theta, textures(n=300, seed=1).theta
-    >>> blurred = torch.nn.functional.avg_pool2d(other, 3, 1, 1)
-    >>> spectrum_distance(other, real) < spectrum_distance(blurred, real) / 10
-    True
-    """
-    spectra = [radial_spectrum(image) for image in (generated, real)]
-    means = [power.reshape(-1, power.shape[-1]).mean(0) for _, power in spectra]
-    return wasserstein_distance(spectra[0].wave_number, spectra[1].wave_number, *means)
+def between_spectra(a: Tensor, b: Tensor) -> float:
+    """Wasserstein distance, over wave number, of two mean spectra: contrast does not matter, scale does."""
+    return wasserstein_distance(a[0, 0], b[0, 0], a[:, 1].mean(0), b[:, 1].mean(0))
 
 
 def peak_frequencies(image: Tensor) -> Tensor:
@@ -123,6 +108,7 @@ def peak_frequencies(image: Tensor) -> Tensor:
     Raises:
         ValueError: as in :func:`radial_spectrum`, or images of another shape.
     """
+    _check_image(image)
     if image.ndim != 4:
         raise ValueError(
             f"image: got shape {tuple(image.shape)}, expected (B, C, H, W); try image[:, None] for (B, H, W)"
@@ -153,10 +139,9 @@ def _rings(rows: int, columns: int) -> tuple[Tensor, Tensor, int, float]:
 
 
 def _check_image(image: Tensor) -> None:
-    if not isinstance(image, Tensor) or not (image.is_floating_point() or image.is_complex()):
-        got = image.dtype if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(f"image: got {got}, expected a floating or complex tensor; try image.float() for bytes")
-    if image.ndim < 2 or min(image.shape[-2:]) < 4 or image.numel() == 0:
-        raise ValueError(f"image: got shape {tuple(image.shape)}, expected (..., H, W) from 4 x 4; try larger images")
-    if not bool(torch.isfinite(image).all()):
-        raise ValueError("image: got NaN or infinity, expected numbers; try torch.isfinite(image) to find them")
+    require_finite(image, "image", complex_too=True)
+    if not (image.is_floating_point() or image.is_complex()) or image.ndim < 2 or min(image.shape[-2:]) < 4:
+        raise ValueError(
+            f"image: got {image.dtype} of shape {tuple(image.shape)}, expected floating or complex numbers (..., H, W) "
+            "from 4 x 4; try larger images, or image.float() for bytes"
+        )

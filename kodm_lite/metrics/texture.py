@@ -7,8 +7,9 @@ import math
 import torch
 from torch import Tensor
 
-from kodm_lite.circular import phase_to_image, wrap
-from kodm_lite.metrics.validation import check_images
+from kodm_lite.circular import wrap
+from kodm_lite.encoding import Encoding
+from kodm_lite.metrics.validation import check_encoding, check_images
 
 __all__ = ["TextureFeatures"]
 
@@ -36,16 +37,16 @@ class TextureFeatures(torch.nn.Module):
     Filters act on the image continued by mirror images, so that its opposite edges never meet.  They are fixed in
     pixels whatever the size of the image.  Features are float64, computed in the precision of the phases.
 
-    It serves as ``feature=`` of torchmetrics' FrechetInceptionDistance.
+    Of phases that are angles from the start they are those of the cosine, then those of the sine.
 
     Args:
         reference: phases (n, C, H, W) of at least two real images that differ, H and W at least 8, radians.
-        scale: the ``scale`` of :func:`kodm_lite.image_to_phase`.
+        encoding: what the phases stand for.
 
     Attributes:
-        num_features: length F of the vectors, 42.
+        num_features: length F of the vectors, 42, or 84 of angles.
         image_shape: (C, H, W) of the reference, which all images must have.
-        scale: as given.
+        encoding: as given.
 
     Raises:
         ValueError: phases of another shape, fewer than two images, or images that are all the same.
@@ -53,7 +54,7 @@ class TextureFeatures(torch.nn.Module):
     Source: Field 1987 (log-Gabor); statistics after Portilla and Simoncelli 2000.
 
     >>> from kodm_lite.data import textures
-    >>> features = TextureFeatures(textures(n=30).theta)
+    >>> features = TextureFeatures(textures(n=30).theta, textures(n=30).encoding)
     >>> features(textures(n=5, seed=1).theta).shape
     torch.Size([5, 42])
     """
@@ -61,15 +62,16 @@ class TextureFeatures(torch.nn.Module):
     bank: Tensor
     deviation: Tensor
 
-    def __init__(self, reference: Tensor, scale: float = 0.9) -> None:
+    def __init__(self, reference: Tensor, encoding: Encoding) -> None:
         super().__init__()
         check_images(reference, "reference")
+        check_encoding(encoding)
         if len(reference) < 2 or min(reference.shape[2:]) < 8:
             raise ValueError(
                 f"reference: got shape {tuple(reference.shape)}, expected at least 2 images of at least 8 x 8 pixels; "
                 "try kodm_lite.data.textures(n=768).theta"
             )
-        self.scale = scale
+        self.encoding = encoding
         self.image_shape = tuple(reference.shape[1:])
         rows, columns = (side + 2 * _MARGIN for side in self.image_shape[1:])
         self.register_buffer("bank", _log_gabor_bank(rows, columns).to(reference.device), persistent=False)
@@ -101,7 +103,10 @@ class TextureFeatures(torch.nn.Module):
         return torch.cat([self._statistics_of_chunk(chunk.to(self.bank.device)) for chunk in theta.split(images)])
 
     def _statistics_of_chunk(self, theta: Tensor) -> Tensor:
-        grey = phase_to_image(theta, self.scale).mean(1)
+        values = [theta.cos(), theta.sin()] if self.encoding.cyclic else [self.encoding.decode(theta)]
+        return torch.cat([self._statistics_of_grey(x.mean(1)) for x in values], 1)
+
+    def _statistics_of_grey(self, grey: Tensor) -> Tensor:
         amplitude = self._amplitudes(grey)
         grey = grey.double()
         steps = [grey.diff(dim=2), grey.diff(dim=1)]

@@ -4,19 +4,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-__all__ = ["SIZES", "UNet", "require_positive", "zero"]
+from kodm_lite.kuramoto import pixels_beyond_edges
+from kodm_lite.networks.inputs import check_counts, check_numbers, is_transformed
+from kodm_lite.validation import check_count
 
-Padding = Literal["zeros", "circular"]
+__all__ = ["SIZES", "UNet", "zero"]
+
+Periodic = tuple[bool, bool]  # along the rows (height), along the columns (width)
 
 #: Sizes by name: 1.2, 7.7 and 35 million parameters; a grey 32 x 32 image costs 0.3, 1.9 and
-#: 8 GFLOP forward, three times that in training.  They take images whose sides are multiples of 8.  "coarse" is the
-#: small one on blocks of 2 x 2 pixels, for smooth images from 64 x 64, sides multiples of 16, at a quarter of the cost.
+#: 8 GFLOP forward, three times that in training.  Their total stride is 8; images of other sides than its multiples are
+#: filled up inside.  "coarse" is the small one on blocks of 2 x 2 pixels, for smooth images from 64 x 64, total stride
+#: 16, at a quarter of the cost.
 SIZES: dict[str, dict[str, Any]] = {
     "small": {"width": 32, "multipliers": (1, 1, 2, 2), "blocks": 1, "patch": 1, "attention": (3,)},
     "coarse": {"width": 32, "multipliers": (1, 1, 2, 2), "blocks": 1, "patch": 2, "attention": (3,)},
@@ -42,8 +48,9 @@ class UNet(nn.Module):
         blocks: residual blocks per level on the way down, and on the way up.
         patch: side of the pixel blocks that the first level takes as one; 2 nearly quarters the cost, and the detail.
         attention: levels with self-attention, 0 being the finest.
-        periodic_boundary: pad convolutions with the opposite edge, for images that are periodic; commutes with
-            translations by the total stride.
+        periodic_boundary: pad convolutions with the opposite edge, for images that are periodic; True, False, or a pair
+            of them for (rows, columns), that is, for height and width.  Commutes with translations along periodic sides
+            by the total stride where it divides them.
         classes: number of class labels, or None.
 
     Raises:
@@ -63,67 +70,80 @@ class UNet(nn.Module):
         blocks: int = 1,
         patch: int = 1,
         attention: Sequence[int] = (3,),
-        periodic_boundary: bool = False,
+        periodic_boundary: bool | Sequence[bool] = False,
         classes: int | None = None,
     ):
         super().__init__()
-        require_positive(channels=channels, width=width, blocks=blocks, patch=patch, levels=len(multipliers))
+        channels, width = check_count("channels", channels), check_count("width", width)
+        blocks, patch = check_count("blocks", blocks), check_count("patch", patch)
+        classes = None if classes is None else check_count("classes", classes, 0)
+        multipliers, attention = check_counts("multipliers", multipliers), check_counts("attention", attention, 0)
+        levels, self.periodic = check_count("levels", len(multipliers)), _axes(periodic_boundary)
         if width % 8:
             raise ValueError(f"width: got {width}, expected a multiple of 8; try {8 * math.ceil(width / 8)}")
+        rows, columns = self.periodic
         self.config: dict[str, Any] = {
             "channels": channels,
             "width": width,
-            "multipliers": list(multipliers),
+            "multipliers": multipliers,
             "blocks": blocks,
             "patch": patch,
-            "attention": list(attention),
-            "periodic_boundary": periodic_boundary,
+            "attention": attention,
+            "periodic_boundary": rows if rows == columns else [rows, columns],
             "classes": classes,
         }
-        self.channels, self.patch = channels, patch
-        self.stride = patch * 2 ** (len(multipliers) - 1)
+        self.channels, self.patch, self.stride = channels, patch, patch * 2 ** (levels - 1)
         features = 4 * width
         self.embedding = self.embedding_class(process, features, classes)
-        padding: Padding = "circular" if periodic_boundary else "zeros"
-
-        def block(level: int, n_in: int, n_out: int) -> ResidualBlock:
-            return ResidualBlock(n_in, n_out, features, padding, attend=level in attention)
-
-        self.first = _conv(self.inputs * channels * patch**2, width, padding)
-        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
-        skips, n = [width], width
-        for level, m in enumerate(multipliers):
-            if level:
-                self.shrink.append(_conv(n, n, padding, stride=2))
-                skips.append(n)
-            stage = nn.ModuleList()
-            for _ in range(blocks):
-                stage.append(block(level, n, m * width))
-                n = m * width
-                skips.append(n)
-            self.down.append(stage)
-        self.middle = ResidualBlock(n, n, features, padding, attend=True)
-        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
-        for level, m in reversed(list(enumerate(multipliers))):
-            stage = nn.ModuleList()
-            for _ in range(blocks + 1):
-                stage.append(block(level, n + skips.pop(), m * width))
-                n = m * width
-            self.up.append(stage)
-            if level:
-                self.grow.append(_conv(n, n, padding))
-        self.norm = nn.GroupNorm(8, n)
-        self.last = zero(_conv(n, self.outputs * channels * patch**2, padding))
-        middle = multipliers[-1] * width
+        self.first = Convolution(self.inputs * channels * patch**2, width, self.periodic)
+        self._add_levels([m * width for m in multipliers], blocks, attention, features)
+        self.norm = Norm(8, multipliers[0] * width)
+        self.last = zero(Convolution(multipliers[0] * width, self.outputs * channels * patch**2, self.periodic))
         self.pooled = nn.Sequential(
-            nn.Linear(middle + features, features), nn.SiLU(), zero(nn.Linear(features, self.outputs * channels))
+            nn.Linear(multipliers[-1] * width + features, features),
+            nn.SiLU(),
+            zero(nn.Linear(features, self.outputs * channels)),
         )
         # What convolutions are fastest in, on CPU and GPU.
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
+    def _add_levels(self, widths: list[int], blocks: int, attention: list[int], features: int) -> None:
+        """Residual blocks on the way down, in the middle and on the way up; levels have these feature channels."""
+
+        def block(level: int, n_in: int) -> ResidualBlock:
+            return ResidualBlock(n_in, widths[level], features, self.periodic, attend=level in attention)
+
+        self.down, self.shrink = nn.ModuleList(), nn.ModuleList()
+        n = self.first.out_channels
+        skips = [n]
+        for level, width in enumerate(widths):
+            if level:
+                self.shrink.append(Convolution(n, n, self.periodic, stride=2))
+                skips.append(n)
+            stage = nn.ModuleList()
+            for _ in range(blocks):
+                stage.append(block(level, n))
+                n = width
+                skips.append(n)
+            self.down.append(stage)
+        self.middle = ResidualBlock(n, n, features, self.periodic, attend=True)
+        self.up, self.grow = nn.ModuleList(), nn.ModuleList()
+        for level, width in reversed(list(enumerate(widths))):
+            stage = nn.ModuleList()
+            for _ in range(blocks + 1):
+                stage.append(block(level, n + skips.pop()))
+                n = width
+            self.up.append(stage)
+            if level:
+                self.grow.append(Convolution(n, n, self.periodic))
+
     def run(self, x: Tensor, embedding: Tensor) -> Tensor:
         """From maps (B, inputs * C, H, W) and what is known of the whole (B, features) to (B, outputs * C, H, W)."""
-        x = functional.pixel_unshuffle(x, self.patch).contiguous(memory_format=torch.channels_last)
+        height, width = x.shape[2:]
+        x, (above, left) = self._fill(x.to(self.first.weight.dtype))
+        x = functional.pixel_unshuffle(x, self.patch)
+        if not is_transformed(x):
+            x = x.contiguous(memory_format=torch.channels_last)
         x = self.first(x)
         skips = [x]
         for level, stage in enumerate(self.down):
@@ -141,25 +161,42 @@ class UNet(nn.Module):
             if level < len(self.grow):
                 x = self.grow[level](functional.interpolate(x, scale_factor=2.0, mode="nearest"))
         x = self.last(functional.silu(self.norm(x)))
-        return functional.pixel_shuffle(x, self.patch) + whole
+        return functional.pixel_shuffle(x, self.patch)[..., above : above + height, left : left + width] + whole
+
+    def _fill(self, x: Tensor) -> tuple[Tensor, list[int]]:
+        """The image goes on beyond its edges, around or mirrored, until the total stride divides its sides.
+
+        Returns:
+            The larger image, and how many rows are above and columns to the left of the own ones.
+        """
+        before = []
+        for dim, periodic in zip((2, 3), self.periodic, strict=True):
+            n = x.shape[dim]
+            missing = -n % self.stride
+            before.append(missing // 2)
+            if missing:
+                first, boundary = -(missing // 2), "periodic" if periodic else "reflect"
+                x = x.index_select(dim, pixels_beyond_edges(first, first + n + missing, n, boundary, x.device))
+        return x, before
 
     def check(self, x: Tensor, name: str) -> None:
-        """Refuse what is no batch of images that the strides divide."""
-        if x.ndim != 4 or x.shape[1] != self.channels or x.shape[2] % self.stride or x.shape[3] % self.stride:
+        """Refuse what is no batch of images with the channels of the network."""
+        check_numbers(x, name, self.first.weight)
+        if x.ndim != 4 or x.shape[1] != self.channels or 0 in x.shape[2:]:
             raise ValueError(
-                f"{name}: got shape {tuple(x.shape)}, expected (B, {self.channels}, H, W) with H and W multiples of "
-                f"{self.stride}; try a crop, or fewer levels"
+                f"{name}: got shape {tuple(x.shape)}, expected (B, {self.channels}, H, W); "
+                f"try {name}[None] for one image, or a network with channels={x.shape[-3] if x.ndim > 2 else 1}"
             )
 
 
 class ResidualBlock(nn.Module):
     """Two normalised convolutions around a scale and shift from the embedding, then attention if wanted."""
 
-    def __init__(self, n_in: int, n_out: int, features: int, padding: Padding, attend: bool):
+    def __init__(self, n_in: int, n_out: int, features: int, periodic: Periodic, attend: bool):
         super().__init__()
-        self.norm1, self.conv1 = nn.GroupNorm(8, n_in), _conv(n_in, n_out, padding)
+        self.norm1, self.conv1 = Norm(8, n_in), Convolution(n_in, n_out, periodic)
         self.modulation = nn.Linear(features, 2 * n_out)
-        self.norm2, self.conv2 = nn.GroupNorm(8, n_out), zero(_conv(n_out, n_out, padding))
+        self.norm2, self.conv2 = Norm(8, n_out), zero(Convolution(n_out, n_out, periodic))
         self.skip = nn.Conv2d(n_in, n_out, 1) if n_in != n_out else nn.Identity()
         self.attention = Attention(n_out) if attend else None
 
@@ -179,7 +216,7 @@ class Attention(nn.Module):
         self.heads = max(1, channels // 32)
         while channels % self.heads:
             self.heads -= 1
-        self.norm = nn.GroupNorm(8, channels)
+        self.norm = Norm(8, channels)
         self.query_key_value = nn.Conv2d(channels, 3 * channels, 1)
         self.out = zero(nn.Conv2d(channels, channels, 1))
 
@@ -187,12 +224,30 @@ class Attention(nn.Module):
         batch, channels, height, width = x.shape
         qkv = self.query_key_value(self.norm(x)).reshape(batch, 3, self.heads, channels // self.heads, height * width)
         query, key, value = qkv.transpose(3, 4).unbind(1)
-        mixed = functional.scaled_dot_product_attention(query, key, value)
+        if is_transformed(query):  # the fused kernels have no forward derivatives
+            mixed = (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1) @ value
+        else:
+            mixed = functional.scaled_dot_product_attention(query, key, value)
         return x + self.out(mixed.transpose(2, 3).reshape(batch, channels, height, width))
 
 
-def _conv(n_in: int, n_out: int, padding: Padding, stride: int = 1) -> nn.Conv2d:
-    return nn.Conv2d(n_in, n_out, 3, stride, padding=1, padding_mode=padding)
+class Convolution(nn.Conv2d):
+    """3 x 3, the same size: continued around along periodic sides, with zeros along others."""
+
+    def __init__(self, n_in: int, n_out: int, periodic: Periodic, stride: int = 1):
+        rows, columns = map(int, periodic)
+        super().__init__(n_in, n_out, 3, stride, padding=(1 - rows, 1 - columns))
+        self.around = [columns, columns, rows, rows]
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(functional.pad(x, self.around, mode="circular") if any(self.around) else x)
+
+
+class Norm(nn.GroupNorm):
+    """Forward derivatives of it need one layout of the memory, the plain one."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x.contiguous() if is_transformed(x) else x)
 
 
 def zero(layer: Any) -> Any:
@@ -202,7 +257,12 @@ def zero(layer: Any) -> Any:
     return layer
 
 
-def require_positive(**sizes: int) -> None:
-    for name, value in sizes.items():
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name}: got {value!r}, expected a positive integer")
+def _axes(periodic_boundary: bool | Sequence[bool]) -> Periodic:
+    flags, kinds = periodic_boundary, (bool, np.bool_)
+    pair = (flags, flags) if isinstance(flags, kinds) else flags
+    if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not all(isinstance(flag, kinds) for flag in pair):
+        raise ValueError(
+            f"periodic_boundary: got {flags!r}, expected True, False or a pair of them for (rows, columns); "
+            "try (False, True) for images whose left edge goes on at the right"
+        )
+    return bool(pair[0]), bool(pair[1])

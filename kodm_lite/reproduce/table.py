@@ -56,6 +56,8 @@ def summary(results: list[dict[str, Any]], metric: str = "Fréchet texture dista
             known = [row["metric"] for row in group[0]["evaluation"]["rows"]]
             raise ValueError(f"metric: got {metric!r}, expected one of {known}; try the default")
         values = [row["value"] for row in rows]
+        if None in [*values, *(row["floor"] for row in rows), rows[0]["error"]]:
+            raise ValueError(f"metric: got {metric!r}, undefined for {data}, expected numbers; try the default")
         several = len(values) > 1
         lines.append(
             {

@@ -1,9 +1,10 @@
 """Fields on the sphere: harmonic transforms, diffusion of coefficients, phases on the globe.  Book: The sphere."""
 
 from kodm_lite.sphere.coupling import SphericalCoupling, cap_kernel, heat_kernel
+from kodm_lite.sphere.files import from_xarray, to_xarray
 from kodm_lite.sphere.grids import SphereGrid, healpix_points, icosahedron_points, make_grid
 from kodm_lite.sphere.harmonics import degree_order, power_spectrum, real_harmonics
-from kodm_lite.sphere.latlon import LatLonGrid, from_xarray, to_xarray
+from kodm_lite.sphere.latlon import LatLonGrid
 from kodm_lite.sphere.losses import pixel_score_matching, spectral_score_matching
 from kodm_lite.sphere.network import SphericalNet
 from kodm_lite.sphere.noise import IsotropicNoise, PixelNoise

@@ -3,37 +3,62 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from numbers import Real
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kodm_lite.sphere.harmonics import degrees, legendre
-from kodm_lite.sphere.transform import SphericalTransform
+from kodm_lite.sphere.harmonics import legendre
+from kodm_lite.sphere.inputs import told
+from kodm_lite.sphere.transform import OnDevices, SphericalTransform
 
-__all__ = ["SphericalCoupling", "cap_kernel", "heat_kernel"]
-
-Kernel = Callable[[Tensor], Tensor]
+__all__ = ["SphericalCoupling", "ZonalKernel", "cap_kernel", "heat_kernel"]
 
 
-def cap_kernel(radius: float) -> Kernel:
+@dataclass(frozen=True)
+class ZonalKernel:
+    """A weight as a function of angular distance, made by :func:`cap_kernel` and :func:`heat_kernel`.
+
+    Args:
+        kind: "cap" or "heat".
+        radius: its width, radians.
+    """
+
+    kind: Literal["cap", "heat"]
+    radius: float
+
+    def __post_init__(self) -> None:
+        if isinstance(self.radius, bool) or not isinstance(self.radius, Real) or not 0 < self.radius <= math.pi:
+            raise ValueError(
+                f"radius: got {self.radius!r}, expected an angle in (0, pi], radians; try math.radians(radius)"
+            )
+
+    def __call__(self, gamma: Tensor) -> Tensor:
+        """The weight at angular distances gamma in [0, pi], radians; same shape."""
+        if self.kind == "cap":
+            return torch.sigmoid((self.radius - gamma) / (0.1 * self.radius))
+        return torch.exp(-(gamma**2) / (2 * self.radius**2))
+
+
+def cap_kernel(radius: float) -> ZonalKernel:
     """All within a distance alike, smoothly cut off at its edge.
 
     Args:
         radius: angular distance at which the weight has fallen to a half, radians.
     """
-    _check_radius(radius)
-    return lambda gamma: torch.sigmoid((radius - gamma) / (0.1 * radius))
+    return ZonalKernel("cap", radius)
 
 
-def heat_kernel(radius: float) -> Kernel:
+def heat_kernel(radius: float) -> ZonalKernel:
     """A Gaussian bell: exp(-distance^2 / (2 radius^2)), radians."""
-    _check_radius(radius)
-    return lambda gamma: torch.exp(-(gamma**2) / (2 * radius**2))
+    return ZonalKernel("heat", radius)
 
 
-class SphericalCoupling:
+class SphericalCoupling(OnDevices):
     """Every point of the sphere listens to its neighbourhood, with weights that depend on the distance alone.
 
     A convolution with such a kernel multiplies every degree by one number (Funk and Hecke), so that the cost is that of
@@ -43,54 +68,102 @@ class SphericalCoupling:
     Args:
         transform: the transform of the grid.
         kernel: weight as a function of angular distance gamma in [0, pi], for instance :func:`cap_kernel`; it is
-            divided by its integral.
+            divided by its integral.  Only its factors are kept, so that a function of one's own can be stored, too.
+
+    Attributes:
+        factors: by how much each degree is multiplied (L,), float64; the first is 1.
 
     Raises:
         ValueError: a kernel whose integral is not positive.
     """
 
-    def __init__(self, transform: SphericalTransform, kernel: Kernel):
-        self.transform, self.kernel = transform, kernel
+    kind = "spherical"
+
+    def __init__(self, transform: SphericalTransform, kernel: Callable[[Tensor], Tensor]):
+        if not isinstance(transform, SphericalTransform):
+            raise ValueError(
+                f"transform: got {told(transform)}, expected the transform of a grid; try "
+                "SphericalTransform(make_grid('gauss', 16))"
+            )
+        if not callable(kernel):
+            raise ValueError(f"kernel: got {kernel!r}, expected a function of the distance; try cap_kernel(0.5)")
+        self.transform = transform
         nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(8 * transform.L + 200))
-        gamma = nodes.acos()
-        zonal = legendre_polynomials(transform.L, nodes)
-        values = kernel(gamma).double() * weights
+        values = kernel(nodes.acos())
+        if not isinstance(values, Tensor) or values.is_complex() or values.shape != nodes.shape:
+            raise ValueError(f"kernel: got values {told(values)}, expected one real weight each; try torch.exp(-x)")
+        values = values.double() * weights
         integral = float(values.sum())
         if not (math.isfinite(integral) and integral > 0):
-            raise ValueError(f"kernel: got a kernel with integral {2 * math.pi * integral:g}, expected a positive one")
-        self.factors = (zonal @ values) / integral  # (L,): by how much each degree is multiplied
+            raise ValueError(
+                f"kernel: got a kernel with integral {2 * math.pi * integral:g}, expected a positive one; try "
+                "cap_kernel(0.5)"
+            )
+        zonal = legendre_polynomials(transform.L, nodes)
+        self.factors = ((zonal @ values) / integral).to(transform.ring_weights.device)
 
     def average(self, x: Tensor) -> Tensor:
         """Weighted mean over the neighbourhood of every point; real or complex (..., nlat, nlon), same shape.
 
         Means of whole numbers and of truth values have the dtype of the transform.
         """
+        if not isinstance(x, Tensor):
+            raise ValueError(f"x: got {told(x)}, expected a tensor (..., nlat, nlon); try torch.as_tensor(x)")
         if x.is_complex():
             return torch.complex(self.average(x.real), self.average(x.imag))
-        transform = self.transform
-        c = transform.analysis(x.to(transform.ring_weights))
-        factors = self.factors.to(c)[degrees(transform.L).to(c.device)]
-        mean = transform.synthesis(factors * c)
-        return mean.to(x) if x.is_floating_point() else mean
+        here = self.on(x.device)
+        c = here.transform.analysis(x.to(here.transform.ring_weights.dtype))
+        mean = here.transform.synthesis(here.factors.to(c.dtype)[here.transform.degree] * c)
+        return mean.to(x.dtype) if x.is_floating_point() else mean
 
     def mean_field(self, theta: Tensor) -> Tensor:
         """z = weighted mean of exp(i theta) around every point, complex, same shape as ``theta``."""
+        if not isinstance(theta, Tensor) or not theta.is_floating_point():
+            raise ValueError(f"theta: got {told(theta)}, expected phases, radians; try torch.as_tensor(theta)")
         return torch.complex(self.average(theta.cos()), self.average(theta.sin()))
 
     def transfer(self, shape: tuple[int, ...]) -> Tensor:
         """The factor of every coefficient (L^2,): what the average multiplies each harmonic by."""
-        if tuple(shape[-2:]) != self.transform.grid.shape:
-            rows, columns = self.transform.grid.shape
-            raise ValueError(f"shape: got {tuple(shape)}, expected (..., {rows}, {columns}), that of the grid")
-        return self.factors[degrees(self.transform.L)].float()
+        rows, columns = self.transform.grid.shape
+        if not isinstance(shape, Sequence) or tuple(shape[-2:]) != (rows, columns):
+            raise ValueError(
+                f"shape: got {shape}, expected (..., {rows}, {columns}), that of the grid; try (1, {rows}, {columns})"
+            )
+        return self.factors[self.transform.degree].float()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that :meth:`from_dict` turns back into an equal coupling."""
+        return {"kind": self.kind, "transform": self.transform.to_dict(), "factors": self.factors.tolist()}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> SphericalCoupling:
+        """Inverse of :meth:`to_dict`.
+
+        Raises:
+            ValueError: missing or unknown entries, factors that belong to no kernel.
+        """
+        if not isinstance(data, dict) or set(data) - {"kind"} != {"transform", "factors"}:
+            raise ValueError(f"coupling: got {data!r}, expected transform and factors; try coupling.to_dict()")
+        transform, factors = SphericalTransform.from_dict(data["transform"]), data["factors"]
+        fine = isinstance(factors, list) and all(type(x) in (int, float) and math.isfinite(x) for x in factors)
+        fine = fine and len(factors) == transform.L and abs(factors[0] - 1) < 1e-6
+        if not fine or data.get("kind", cls.kind) != cls.kind:
+            raise ValueError(
+                f"coupling: got {data!r:.200}, expected kind {cls.kind!r} and {transform.L} finite factors, the first "
+                "of them 1; try coupling.to_dict()"
+            )
+        coupling = cls.__new__(cls)
+        coupling.transform, coupling.factors = transform, torch.tensor(factors, dtype=torch.float64)
+        return coupling
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, SphericalCoupling) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.to_dict()))
 
 
 def legendre_polynomials(L: int, x: Tensor) -> Tensor:
     """P_l(x) for l < L, (L, P): zonal harmonics, 1 at x = 1."""
     l = torch.arange(L, dtype=torch.float64)
     return legendre(L, x.acos())[0] / ((2 * l + 1) / (4 * math.pi)).sqrt()[:, None]
-
-
-def _check_radius(radius: float) -> None:
-    if not 0 < radius <= math.pi:
-        raise ValueError(f"radius: got {radius}, expected an angle in (0, pi], radians; try math.radians(radius)")

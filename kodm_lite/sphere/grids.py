@@ -8,50 +8,54 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from numbers import Integral
-from typing import Literal, get_args
+from functools import cached_property
+from typing import Literal
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from kodm_lite.validation import check_choice, check_count
 
 __all__ = ["GridKind", "SphereGrid", "healpix_points", "icosahedron_points", "make_grid"]
 
 GridKind = Literal["gauss", "equiangular", "clenshaw"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True)
 class SphereGrid:
     """Rings of equally spaced points, from north to south; made by :func:`make_grid`.
 
     Args:
         kind: which rings.
         L: band limit that it is exact for.
-        theta: colatitudes of the rings (nlat,), increasing, radians.
-        phi: longitudes of the points of a ring (nlon,), from 0, radians.
-        ring_weights: quadrature weights of the rings in cos theta (nlat,), sum 2.
+        nlat, nlon: number of rings, and points of a ring.
     """
 
     kind: GridKind
     L: int
-    theta: Tensor
-    phi: Tensor
-    ring_weights: Tensor
-
-    @property
-    def nlat(self) -> int:
-        """Number of rings."""
-        return len(self.theta)
-
-    @property
-    def nlon(self) -> int:
-        """Points of a ring."""
-        return len(self.phi)
+    nlat: int
+    nlon: int
 
     @property
     def shape(self) -> tuple[int, int]:
         """(nlat, nlon), of a field on the grid."""
         return self.nlat, self.nlon
+
+    @cached_property
+    def theta(self) -> Tensor:
+        """Colatitudes of the rings (nlat,), increasing, radians."""
+        return _RULES[self.kind](self.nlat)[0]
+
+    @cached_property
+    def phi(self) -> Tensor:
+        """Longitudes of the points of a ring (nlon,), from 0, radians."""
+        return torch.arange(self.nlon, dtype=torch.float64) * (2 * math.pi / self.nlon)
+
+    @cached_property
+    def ring_weights(self) -> Tensor:
+        """Quadrature weights of the rings in cos theta (nlat,), sum 2."""
+        return _RULES[self.kind](self.nlat)[1]
 
     @property
     def weights(self) -> Tensor:
@@ -77,15 +81,11 @@ def make_grid(kind: GridKind, L: int, nlat: int | None = None, nlon: int | None 
     Raises:
         ValueError: an unknown kind, or too few points to be exact.
     """
-    if kind not in get_args(GridKind):
-        raise ValueError(f"kind: got {kind!r}, expected one of {get_args(GridKind)}")
-    for name, size in (("L", L), ("nlat", nlat), ("nlon", nlon)):
-        if size is not None and (not isinstance(size, Integral) or isinstance(size, bool) or size < 1):
-            raise ValueError(f"{name}: got {size!r}, expected a whole number from 1 on; degrees are l = 0 ... L - 1")
-    L = int(L)
+    check_choice("kind", kind, GridKind)
+    L = check_count("L", L)
     least = {"gauss": L, "equiangular": 2 * L - 1, "clenshaw": max(2 * L - 1, 2)}[kind]
-    nlat = nlat if nlat is not None else least + (kind == "equiangular")
-    nlon = 2 * L if nlon is None else nlon
+    nlat = least + (kind == "equiangular") if nlat is None else check_count("nlat", nlat)
+    nlon = 2 * L if nlon is None else check_count("nlon", nlon)
     if nlat < least:
         raise ValueError(
             f"nlat: got {nlat} {kind} rings, expected at least {least} to integrate products of fields with L = {L} "
@@ -95,9 +95,7 @@ def make_grid(kind: GridKind, L: int, nlat: int | None = None, nlon: int | None 
         raise ValueError(
             f"nlon: got {nlon}, expected at least 2L - 1 = {2 * L - 1} longitudes; try L = {max(1, (nlon + 1) // 2)}"
         )
-    theta, weights = _RULES[kind](nlat)
-    phi = torch.arange(nlon, dtype=torch.float64) * (2 * math.pi / nlon)
-    return SphereGrid(kind, L, theta, phi, weights)
+    return SphereGrid(kind, L, nlat, nlon)
 
 
 def _gauss(n: int) -> tuple[Tensor, Tensor]:
@@ -127,9 +125,8 @@ _RULES = {"gauss": _gauss, "equiangular": _fejer, "clenshaw": _clenshaw_curtis}
 
 def icosahedron_points() -> tuple[Tensor, Tensor]:
     """Colatitudes and longitudes of the twelve corners of an icosahedron: equal weights integrate degree 5 exactly."""
-    ring = math.acos(1 / math.sqrt(5))
+    ring, fifth = math.acos(1 / math.sqrt(5)), 2 * math.pi / 5
     theta = torch.tensor([0.0, *[ring] * 5, *[math.pi - ring] * 5, math.pi], dtype=torch.float64)
-    fifth = 2 * math.pi / 5
     phi = [0.0, *(k * fifth for k in range(5)), *((k + 0.5) * fifth for k in range(5)), 0.0]
     return theta, torch.tensor(phi, dtype=torch.float64)
 
@@ -141,17 +138,13 @@ def healpix_points(nside: int) -> tuple[Tensor, Tensor]:
 
     Source: Gorski et al. 2005, equations 4 to 9.
     """
-    if not isinstance(nside, Integral) or isinstance(nside, bool) or nside < 1:
-        raise ValueError(f"nside: got {nside!r}, expected a whole number from 1 on; try 8")
-    nside = int(nside)
-    theta, phi = [], []
-    for ring in range(1, 4 * nside):
-        polar = min(ring, 4 * nside - ring)
-        if polar < nside:  # a polar cap: 4 points in the first ring, 8 in the second, ...
-            count, shift, z = 4 * polar, 0.5, 1 - polar**2 / (3 * nside**2)
-            z = z if ring < nside else -z
-        else:
-            count, shift, z = 4 * nside, 0.5 * ((ring - nside + 1) % 2), 4 / 3 - 2 * ring / (3 * nside)
-        theta.append(torch.full((count,), math.acos(z), dtype=torch.float64))
-        phi.append((torch.arange(count, dtype=torch.float64) + shift) * (2 * math.pi / count))
-    return torch.cat(theta), torch.cat(phi)
+    nside = check_count("nside", nside)
+    ring = torch.arange(1, 4 * nside)
+    polar = torch.minimum(ring, 4 * nside - ring)  # rings of the caps have 4, 8, ... points, all others 4 nside
+    count, cap = 4 * polar.clamp(max=nside), polar < nside
+    cap_z = (1 - polar.double() ** 2 / (3 * nside**2)) * torch.sign(2 * nside - ring)
+    z = torch.where(cap, cap_z, 4 / 3 - 2 * ring.double() / (3 * nside))
+    shift = torch.where(cap, 0.5, 0.5 * ((ring - nside + 1) % 2))
+    place = torch.arange(12 * nside**2) - torch.repeat_interleave(count.cumsum(0) - count, count)
+    of_ring = torch.repeat_interleave(torch.arange(len(ring)), count)
+    return z.acos()[of_ring], (place + shift.double()[of_ring]) * (2 * math.pi) / count[of_ring]

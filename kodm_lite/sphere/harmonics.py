@@ -11,22 +11,14 @@ They are the coordinates of f in an orthonormal basis: the norm of c is that of 
 from __future__ import annotations
 
 import math
-from numbers import Integral
-from typing import Any
 
 import torch
 from torch import Tensor
 
-__all__ = [
-    "band_limit",
-    "check_band_limit",
-    "degree_order",
-    "degrees",
-    "legendre",
-    "power_spectrum",
-    "real_harmonics",
-    "real_scale",
-]
+from kodm_lite.sphere.inputs import band_limit, check_points
+from kodm_lite.validation import check_count
+
+__all__ = ["degree_order", "degrees", "legendre", "power_spectrum", "real_harmonics", "real_scale"]
 
 
 def degree_order(L: int) -> tuple[Tensor, Tensor]:
@@ -35,34 +27,13 @@ def degree_order(L: int) -> tuple[Tensor, Tensor]:
     >>> degree_order(2)
     (tensor([0, 1, 1, 1]), tensor([ 0, -1,  0,  1]))
     """
-    L = check_band_limit(L)
-    j = torch.arange(L * L)
-    l = degrees(L)
-    return l, j - l * l - l
+    l = degrees(check_count("L", L))
+    return l, torch.arange(len(l)) - l * l - l
 
 
 def degrees(L: int) -> Tensor:
     """Degree l of each of the L^2 packed coefficients: l is the whole part of the square root of the index."""
     return torch.repeat_interleave(torch.arange(L), 2 * torch.arange(L) + 1)
-
-
-def band_limit(c: Tensor, name: str = "c") -> int:
-    """L of packed coefficients (..., L^2).
-
-    Raises:
-        ValueError: complex or whole numbers, or a last dimension that is no square.
-    """
-    if not isinstance(c, Tensor) or not c.is_floating_point():
-        got = c.dtype if isinstance(c, Tensor) else type(c).__name__
-        raise ValueError(
-            f"{name}: got {got}, expected real coefficients (..., L^2); try transform.pack(a) for complex ones"
-        )
-    L = math.isqrt(c.shape[-1]) if c.ndim else 0
-    if c.ndim == 0 or L * L != c.shape[-1] or L == 0:
-        raise ValueError(
-            f"{name}: got shape {tuple(c.shape)}, expected (..., L^2) with the L^2 packed coefficients last"
-        )
-    return L
 
 
 def power_spectrum(c: Tensor) -> Tensor:
@@ -85,7 +56,6 @@ def legendre(L: int, theta: Tensor) -> Tensor:
     Returns:
         (L, L, P), [m, l, point], zero for l < m.
     """
-    L = check_band_limit(L)
     x, sine = theta.double().cos(), theta.double().sin()
     table = torch.zeros(L, L, len(theta), dtype=torch.float64, device=theta.device)
     table[0, 0] = math.sqrt(1 / (4 * math.pi))
@@ -111,9 +81,9 @@ def real_harmonics(L: int, theta: Tensor, phi: Tensor) -> Tensor:
     Raises:
         ValueError: points that are none, for instance in degrees.
     """
+    L = check_count("L", L)
     check_points(theta, phi)
-    l, m = degree_order(L)
-    l, m = l.to(theta.device), m.to(theta.device)
+    l, m = (x.to(theta.device) for x in degree_order(L))
     part = legendre(L, theta)[m.abs(), l]  # (L^2, P)
     angle = m[:, None] * phi.double()
     wave = torch.where(m[:, None] < 0, angle.sin(), angle.cos())  # -Im exp(i |m| phi) = sin(m phi) for m < 0
@@ -123,30 +93,3 @@ def real_harmonics(L: int, theta: Tensor, phi: Tensor) -> Tensor:
 def real_scale(m: Tensor) -> Tensor:
     """1 for m = 0, sqrt(2) for all others: what makes real and imaginary parts coordinates of unit vectors."""
     return (1 + (m != 0).double()).sqrt()
-
-
-def check_points(theta: Tensor, phi: Tensor) -> None:
-    """Refuse what are no points of the sphere.
-
-    Raises:
-        ValueError: shapes that differ, NaN, colatitudes outside [0, pi], longitudes beyond two turns.
-    """
-    if theta.ndim != 1 or theta.shape != phi.shape:
-        raise ValueError(f"theta, phi: got shapes {tuple(theta.shape)} and {tuple(phi.shape)}, expected (P,) twice")
-    if not bool(((theta >= -1e-6) & (theta <= math.pi + 1e-6)).all()):
-        raise ValueError(
-            "theta: got values outside [0, pi] or NaN, expected colatitudes in radians; try deg2rad(90 - latitude)"
-        )
-    if not bool((phi.abs() <= 4 * math.pi + 1e-6).all()):
-        raise ValueError("phi: got values beyond two turns or NaN, expected longitudes in radians; try torch.deg2rad")
-
-
-def check_band_limit(L: Any) -> int:
-    """L as a plain integer.
-
-    Raises:
-        ValueError: no whole number from 1 on.
-    """
-    if not isinstance(L, Integral) or isinstance(L, bool) or L < 1:
-        raise ValueError(f"L: got {L!r}, expected a whole number from 1 on: degrees are l = 0 ... L - 1; try 8")
-    return int(L)

@@ -9,24 +9,20 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from kodm_lite.sphere.harmonics import band_limit, check_band_limit, degree_order, legendre, real_scale
+from kodm_lite.sphere.harmonics import legendre
+from kodm_lite.sphere.inputs import band_limit, told
+from kodm_lite.sphere.transform import Packing
+from kodm_lite.validation import check_count
 
-if TYPE_CHECKING:
-    import xarray
-
-__all__ = ["LatLonGrid", "from_xarray", "to_xarray"]
+__all__ = ["LatLonGrid"]
 
 _WORST, _NOTABLE = 10.0, 3.0  # amplifications of errors that are refused, and that are worth a warning
-_UNITS = {  # as the CF conventions spell them
-    "latitude": {"degrees_north", "degree_north", "degrees_n", "degree_n", "degreesn", "degreen"},
-    "longitude": {"degrees_east", "degree_east", "degrees_e", "degree_e", "degreese", "degreee"},
-}
 
 
 class LatLonGrid:
@@ -51,22 +47,8 @@ class LatLonGrid:
     """
 
     def __init__(self, latitude: Any, longitude: Any, L: int | None = None):
-        self.latitude = _vector(latitude, "latitude")
-        self.longitude = _vector(longitude, "longitude")
-        gaps = np.diff(self.latitude)
-        if len(gaps) and not (np.all(gaps > 0) or np.all(gaps < 0)):
-            k = int(np.argmax(gaps * gaps[0] <= 0))
-            raise ValueError(
-                f"latitude: got {self.latitude[k]:g} followed by {self.latitude[k + 1]:g}, expected values that rise "
-                "or fall; try array.sortby('latitude')"
-            )
-        if np.abs(self.latitude).max() > 90 + 1e-6:
-            raise ValueError(f"latitude: got {np.abs(self.latitude).max():g}, expected degrees in [-90, 90]")
-        if np.abs(self.latitude).max() <= math.pi / 2 and len(self.latitude) > 2:
-            raise ValueError(
-                f"latitude: got values up to {np.abs(self.latitude).max():g}, expected degrees of the whole sphere; "
-                "try np.rad2deg(latitude) if these are radians"
-            )
+        self.latitude, self.longitude = _vector(latitude, "latitude"), _vector(longitude, "longitude")
+        _check_latitudes(self.latitude)
         turns = len(self.longitude) > 1 and math.isclose(self.longitude[-1] - self.longitude[0], 360, abs_tol=1e-3)
         self.repeated = bool(turns)
         around = self.longitude[:-1] if turns else self.longitude
@@ -75,7 +57,7 @@ class LatLonGrid:
         self.phi = torch.from_numpy(np.deg2rad(around))
         root = _ring_weights(self.latitude).sqrt()
         most = min(len(self.latitude), (len(around) + 1) // 2)
-        self.L = self._largest(most, root, _WORST) if L is None else check_band_limit(L)
+        self.L = self._largest(most, root, _WORST) if L is None else check_count("L", L)
         self._table = legendre(min(self.L, most), self.theta)  # (m, l, ring)
         self.amplification = _amplification(self._table * root) if self.L <= most else math.inf
         gap = float(np.abs(np.diff(np.concatenate([[90.0], np.sort(self.latitude)[::-1], [-90.0]]))).max())
@@ -93,24 +75,22 @@ class LatLonGrid:
                 stacklevel=2,
             )
         self._inverse = _least_squares(self._table * root) * root
+        self._packing = Packing(self.L, torch.float64)
 
     def analysis(self, field: Any) -> Tensor:
-        """Coefficients (..., L^2), float64, of a field (..., nlat, nlon).
+        """Coefficients (..., L^2), float64 on the CPU, of a field (..., nlat, nlon): a tensor, an array, a list.
 
         Raises:
-            ValueError: another shape, complex numbers, or NaN, for instance of a land mask.
+            ValueError: another shape, what are no real numbers, or NaN, for instance of a land mask.
         """
-        if not isinstance(field, Tensor):  # masked values are gaps, and flipped arrays have no place in torch
-            field = np.ma.asarray(field)
-            kind = complex if np.iscomplexobj(field) else float
-            field = torch.from_numpy(np.ascontiguousarray(np.ma.filled(field.astype(kind), np.nan)))
-        x = field
-        shape = (len(self.latitude), len(self.longitude))
-        if x.is_complex() or tuple(x.shape[-2:]) != shape:
+        x = field if isinstance(field, Tensor) else _tensor(field)
+        rows, columns = len(self.latitude), len(self.longitude)
+        if x.is_complex() or x.dtype == torch.bool or tuple(x.shape[-2:]) != (rows, columns):
             raise ValueError(
-                f"field: got {x.dtype} of shape {tuple(x.shape)}, expected real (..., {shape[0]}, {shape[1]})"
+                f"field: got {told(x)}, expected real (..., {rows}, {columns}), with latitudes before longitudes; try "
+                "numbers on this grid"
             )
-        x = x.double()
+        x = x.cpu().double()
         missing = int((~torch.isfinite(x)).sum())
         if missing:
             raise ValueError(f"field: got {missing} values NaN or infinite, expected none; try filling the gaps first")
@@ -121,24 +101,17 @@ class LatLonGrid:
         waves = torch.fft.rfft(x, norm="forward")[..., : self.L]
         m = torch.arange(self.L, dtype=torch.float64)
         waves = waves * torch.polar(torch.ones_like(m), -m * self.phi[0])  # rings begin at the first longitude
-        parts = torch.einsum("mli,...imp->...lmp", self._inverse, torch.view_as_real(waves))
-        a = torch.view_as_complex(parts.contiguous())
-        l, m = degree_order(self.L)
-        value = a[..., l, m.abs()]
-        return torch.where(m < 0, value.imag, value.real) * real_scale(m)
+        return self._packing.from_planes(torch.einsum("mli,...imp->...pml", self._inverse, torch.view_as_real(waves)))
 
     def synthesis(self, c: Tensor) -> Tensor:
-        """The field (..., nlat, nlon), float64, with coefficients (..., L^2)."""
-        if band_limit(c) != self.L:
-            raise ValueError(f"c: got coefficients of L = {band_limit(c)}, expected L = {self.L}")
-        l, m = degree_order(self.L)
-        parts = c.double() * real_scale(m)
-        cosines, sines = (torch.zeros(*c.shape[:-1], self.L, self.L, dtype=torch.float64) for _ in range(2))
-        cosines[..., m[m >= 0], l[m >= 0]] = parts[..., m >= 0]
-        sines[..., -m[m < 0], l[m < 0]] = parts[..., m < 0]
-        turns = torch.arange(self.L, dtype=torch.float64)[:, None] * self.phi
-        rings = torch.stack([torch.einsum("...ml,mli->...im", x, self._table) for x in (cosines, sines)])
-        field = rings[0] @ turns.cos() - rings[1] @ turns.sin()
+        """The field (..., nlat, nlon), float64 on the CPU, with coefficients (..., L^2)."""
+        band_limit(c, self.L)
+        rings = torch.einsum("...pml,mli->...pim", self._packing.planes(c.cpu().double()), self._table)
+        m = torch.arange(self.L, dtype=torch.float64)[:, None]
+        both = torch.where(m == 0, 1.0, 2.0)  # m and -m
+        field = rings[..., 0, :, :] @ (both * (m * self.phi).cos()) - rings[..., 1, :, :] @ (
+            both * (m * self.phi).sin()
+        )
         return torch.cat([field, field[..., :1]], -1) if self.repeated else field
 
     def _largest(self, most: int, root: Tensor, worst: float) -> int:
@@ -147,11 +120,62 @@ class LatLonGrid:
         return next((L for L in range(most, 1, -1) if _amplification(columns[:L, :L], worst) <= worst), 1)
 
 
+def _vector(values: Any, name: str) -> np.ndarray:
+    """Coordinates as finite numbers (n,), each once."""
+    values = values.detach().cpu().numpy() if isinstance(values, Tensor) else values
+    if np.ma.is_masked(values):
+        raise ValueError(f"{name}: got masked values, expected degrees for all; try leaving those out")
+    try:
+        vector = np.asarray(values)
+    except ValueError:  # lists of different lengths
+        vector = np.asarray(None)
+    if vector.dtype.kind not in "iuf":
+        raise ValueError(
+            f"{name}: got {vector.dtype} values, expected numbers in degrees (n,); try np.arange(0, 360, 5)"
+        )
+    if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
+        raise ValueError(f"{name}: got shape {vector.shape}, expected finite degrees (n,); try np.unique({name})")
+    vector = vector.astype(float)
+    ordered = np.sort(vector)
+    twice = ordered[1:][np.diff(ordered) == 0]
+    if len(twice):
+        raise ValueError(
+            f"{name}: got {twice[0]:g} twice, expected each once; try array.drop_duplicates({name!r}) of xarray, "
+            f"or np.unique({name}, return_index=True)"
+        )
+    return vector
+
+
+def _check_latitudes(latitude: np.ndarray) -> None:
+    """Refuse latitudes that turn back, or are no degrees of the whole sphere."""
+    gaps, largest = np.diff(latitude), np.abs(latitude).max()
+    if len(gaps) and not (np.all(gaps > 0) or np.all(gaps < 0)):
+        k = int(np.argmax(gaps * gaps[0] <= 0))
+        raise ValueError(
+            f"latitude: got {latitude[k]:g} followed by {latitude[k + 1]:g}, expected values that rise or fall; try "
+            "array.sortby('latitude')"
+        )
+    if largest > 90 + 1e-6:
+        raise ValueError(
+            f"latitude: got {largest:g}, expected degrees in [-90, 90]; try 90 - latitude if these are colatitudes"
+        )
+    if largest <= math.pi / 2 and len(latitude) > 2:
+        raise ValueError(
+            f"latitude: got values up to {largest:g}, expected degrees of the whole sphere; try "
+            "np.rad2deg(latitude) if these are radians"
+        )
+
+
 def _check_turn(around: np.ndarray) -> None:
     """Refuse longitudes that do not rise in equal steps around the circle."""
-    step = 360 / len(around)
+    step, span = 360 / len(around), np.ptp(around)
     if np.abs(around - around[0] - np.arange(len(around)) * step).max() <= 0.02 * step:
         return
+    if len(around) > 2 and span <= 2 * math.pi + 1e-3:
+        raise ValueError(
+            f"longitude: got values from {around.min():g} to {around.max():g}, expected degrees of a whole turn; try "
+            "np.rad2deg(longitude) if these are radians"
+        )
     gaps = np.diff(np.append(around, around[0] + 360))
     if (gaps[:-1] <= 0).any():
         raise ValueError(
@@ -199,89 +223,14 @@ def _least_squares(columns: Tensor) -> Tensor:
     return inverse
 
 
-def from_xarray(array: xarray.DataArray, L: int | None = None) -> tuple[Tensor, LatLonGrid]:
-    """Coefficients of a DataArray, read for instance from NetCDF, and its grid; needs ``kodm-lite[netcdf]``.
-
-    Args:
-        array: with coordinates in degrees that are named latitude (lat) and longitude (lon), or have that standard
-            name, or units such as degrees_north and degrees_east.  Other dimensions come first.
-        L: band limit; by default the largest that the grid allows.
-
-    Raises:
-        ValueError: no DataArray, no such coordinates, or what :class:`LatLonGrid` refuses.
-    """
-    array, names = _ordered(array)
-    grid = LatLonGrid(array[names[0]].values, array[names[1]].values, L)
-    return grid.analysis(array.values), grid
-
-
-def to_xarray(
-    c: Tensor, grid: LatLonGrid, name: str | None = None, like: xarray.DataArray | None = None
-) -> xarray.DataArray:
-    """The field with coefficients c (L^2,) or (n, L^2) as a DataArray, which ``.to_netcdf(path)`` writes.
-
-    Args:
-        c: coefficients; with ``like`` of its batch shape.
-        grid: where the field is wanted.
-        name: of the field; by default that of ``like``, or "field".
-        like: what :func:`from_xarray` read: gives the other coordinates, such as times, and the attributes.
-
-    Raises:
-        ValueError: coefficients of another shape, a ``like`` on another grid.
-    """
-    import xarray
-
-    values = grid.synthesis(c).detach()
-    if like is not None:
-        like, names = _ordered(like)
-        same = [np.array_equal(like[k].values, x) for k, x in zip(names, (grid.latitude, grid.longitude), strict=True)]
-        if like.shape != values.shape or not all(same):
-            raise ValueError(
-                f"like: got shape {like.shape}, expected {tuple(values.shape)} with the coordinates of the grid; try "
-                "the array that the coefficients are from"
-            )
-        name = name or (None if like.name is None else str(like.name)) or "field"
-        return xarray.DataArray(values.numpy(), coords=like.coords, dims=like.dims, name=name, attrs=like.attrs)
-    if values.ndim not in (2, 3):
-        raise ValueError(f"c: got shape {tuple(c.shape)}, expected (L^2,) or (n, L^2)")
-    dims = ("sample", "latitude", "longitude")[3 - values.ndim :]
-    coordinates = {
-        "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-        "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-    }
-    return xarray.DataArray(values.numpy(), dims=dims, coords=coordinates, name=name or "field")
-
-
-def _ordered(array: xarray.DataArray) -> tuple[xarray.DataArray, list[str]]:
-    """The array with latitude and rising longitude last, and the names of these two."""
-    import xarray
-
-    if not isinstance(array, xarray.DataArray):
-        raise ValueError(
-            f"array: got {type(array).__name__}, expected a DataArray with coordinates; try one variable, dataset[name]"
-        )
-    names = [_coordinate(array, *kind) for kind in (("latitude", "lat"), ("longitude", "lon"))]
-    return array.transpose(..., *names).sortby(names[1]), names
-
-
-def _coordinate(array: xarray.DataArray, name: str, short: str) -> str:
-    for dimension in map(str, array.dims):
-        attributes = array[dimension].attrs
-        known = {dimension.lower(), str(attributes.get("standard_name", "")).lower()}
-        if known & {name, short} or str(attributes.get("units", "")).lower() in _UNITS[name]:
-            if dimension not in array.coords:
-                raise ValueError(
-                    f"array: got no values of {dimension}, expected degrees; try "
-                    f"array.assign_coords({dimension}=...) with the {name}s"
-                )
-            return dimension
-    raise ValueError(f"array: got dimensions {array.dims}, expected one of them to be {name} or {short}; try .rename")
-
-
-def _vector(values: Any, name: str) -> np.ndarray:
-    if np.ma.is_masked(values):
-        raise ValueError(f"{name}: got masked values, expected degrees for all; try leaving those out")
-    vector = np.asarray(values, dtype=float)
-    if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
-        raise ValueError(f"{name}: got shape {vector.shape}, expected finite degrees (n,)")
-    return vector
+def _tensor(field: Any) -> Tensor:
+    """Arrays and lists as a tensor: masked values are gaps, and flipped arrays have no place in torch."""
+    try:
+        array = np.ma.asarray(field)
+    except ValueError:  # lists of different lengths
+        array = np.ma.asarray(None)
+    if array.dtype.kind not in "iufc":
+        hint = "array.astype(float) for a mask" if array.dtype.kind == "b" else "one number for each point"
+        raise ValueError(f"field: got {array.dtype} values, expected real numbers (..., nlat, nlon); try {hint}")
+    kind = complex if array.dtype.kind == "c" else float
+    return torch.from_numpy(np.ascontiguousarray(np.ma.filled(array.astype(kind), np.nan)))

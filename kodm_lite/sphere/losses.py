@@ -8,15 +8,17 @@ All have the same minimiser among all functions, and in general different ones i
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal, get_args
+from typing import Any, Literal
 
-import torch
 from torch import Tensor
 
 from kodm_lite.euclidean import EuclideanDiffusion, NoisePredictor
 from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators
+from kodm_lite.sphere.inputs import check_fields, told
 from kodm_lite.sphere.noise import PixelNoise
+from kodm_lite.sphere.random_fields import harmonic_noise
+from kodm_lite.validation import check_choice
 
 __all__ = ["Weight", "pixel_score_matching", "spectral_score_matching"]
 
@@ -48,9 +50,8 @@ def spectral_score_matching(
     Raises:
         ValueError: an unknown weight, times outside (0, 1] or not one per field, predictions of another shape.
     """
-    if weight not in get_args(Weight):
-        raise ValueError(f"weight: got {weight!r}, expected one of {get_args(Weight)}")
-    _check_times(t, c0)
+    check_choice("weight", weight, Weight)
+    check_fields(c0, t, harmonic_noise(diffusion).L, "c0")
     c, eps = diffusion.perturb(c0, t, generator)
     error = (_predicted(network, "network", c, t) - eps) / per_image(diffusion.sigma(t), c)
     if weight == "noise":
@@ -74,7 +75,7 @@ def pixel_score_matching(
     Args:
         score: called with c_t (B, L^2) and t (B,).
         diffusion: a diffusion with :class:`PixelNoise`.
-        c0: coefficients (B, L^2).
+        c0: coefficients (B, L^2), in the dtype of the noise's transform.
         t: times (B,) in (0, 1].
         generator: None, one, or one per field.
 
@@ -84,32 +85,25 @@ def pixel_score_matching(
     Raises:
         ValueError: other noise, times outside (0, 1] or not one per field, a score of another shape.
     """
-    noise = diffusion.noise
-    if not isinstance(noise, PixelNoise):
-        raise ValueError(f"noise: got {type(noise).__name__}, expected PixelNoise: only it is noise of pixels")
-    _check_times(t, c0)
-    pixels = noise.pixels(c0, generator)
+    if not isinstance(noise := harmonic_noise(diffusion), PixelNoise):
+        raise ValueError(
+            f"noise: got {type(noise).__name__}, expected PixelNoise: only it is noise of pixels; try "
+            "VariancePreserving(PixelNoise(transform))"
+        )
+    check_fields(c0, t, noise.L, "c0")
+    pixels, transform = noise.pixels(c0, generator), noise.on(c0.device).transform
     alpha, sigma = (per_image(x(t), c0)[..., None] for x in (diffusion.alpha, diffusion.sigma))
-    x = alpha * noise.transform.synthesis(c0) + sigma * pixels
-    lifted = noise.transform.adjoint_analysis(_predicted(score, "score", noise.transform.analysis(x), t))
+    x = alpha * transform.synthesis(c0) + sigma * pixels
+    lifted = transform.adjoint_analysis(_predicted(score, "score", transform.analysis(x), t))
     return (lifted + pixels / (sigma * noise.pixel_std**2)).square().sum((-2, -1))
 
 
-def _check_times(t: Tensor, c0: Tensor) -> None:
-    t = torch.as_tensor(t)  # a single number is refused below
-    if t.shape != c0.shape[:1] or not bool(((t > 0) & (t <= 1)).all()):
-        raise ValueError(
-            f"t: got shape {tuple(t.shape)} and {t.flatten()[:3].tolist()}..., expected one time in (0, 1] for each of "
-            f"{len(c0)} fields; try torch.rand(len(c0)).clamp(min=1e-3)"
-        )
-
-
-def _predicted(network: Callable[[Tensor, Tensor], Tensor], name: str, c: Tensor, t: Tensor) -> Tensor:
+def _predicted(network: Callable[[Tensor, Tensor], Any], name: str, c: Tensor, t: Tensor) -> Tensor:
     """What a network makes of c and t, which must have the shape of c: another one could spread over the batch."""
     x = network(c, t)
-    if x.shape != c.shape:
+    if not isinstance(x, Tensor) or x.shape != c.shape:
         raise ValueError(
-            f"{name}: got a prediction of shape {tuple(x.shape)}, expected {tuple(c.shape)}, that of the coefficients; "
-            "try one number per coefficient of each field"
+            f"{name}: got a prediction {told(x)}, expected {tuple(c.shape)}, the shape of the coefficients; try one "
+            "number per coefficient of each field"
         )
     return x

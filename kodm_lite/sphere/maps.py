@@ -19,7 +19,8 @@ from torch import Tensor
 from kodm_lite.files import write_atomically
 from kodm_lite.pictures.plotting import CYCLIC
 from kodm_lite.sphere.grids import SphereGrid, make_grid
-from kodm_lite.sphere.harmonics import band_limit, power_spectrum
+from kodm_lite.sphere.harmonics import power_spectrum
+from kodm_lite.sphere.inputs import band_limit
 from kodm_lite.sphere.noise import IsotropicNoise, PixelNoise
 from kodm_lite.sphere.transform import SphericalTransform
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from numbers import Real
 from typing import Any
 
 import torch
@@ -18,8 +19,10 @@ from torch.nn import functional
 from kodm_lite.euclidean import EuclideanDiffusion
 from kodm_lite.process import per_image
 from kodm_lite.sphere.grids import make_grid
-from kodm_lite.sphere.harmonics import degrees
+from kodm_lite.sphere.inputs import check_fields
+from kodm_lite.sphere.random_fields import check_spectrum, harmonic_noise
 from kodm_lite.sphere.transform import SphericalTransform
+from kodm_lite.validation import check_count
 
 __all__ = ["SphericalNet"]
 
@@ -28,21 +31,25 @@ class SphericalNet(nn.Module):
     """Predicts E[eps | c_t] for coefficients (B, L^2) and times (B,).
 
     It adds to the best prediction for Gaussian fields, degree by degree, what a network makes of the field; with new
-    weights that is nothing.
+    weights that is nothing.  Weights are float32, until they are moved; the prediction has the dtype of the input.
 
     Args:
         process: the forward diffusion; gives L and the scales of data and noise.
-        spectrum: C_l of the data (L,), see :func:`kodm_lite.sphere.power_spectrum`.
+        spectrum: C_l of the data (L,), from 1e-30 to 1e30, see :func:`kodm_lite.sphere.power_spectrum`.
         channels: fields that the layers work on.
         blocks: number of layers.
         oversampling: rings of the grid in units of L; the more, the less aliasing.
 
     Raises:
-        ValueError: a spectrum of another length, sizes that are not positive.
+        ValueError: a spectrum of another length, sizes that are not positive; on use, other shapes, dtypes or times.
     """
 
     spectrum: Tensor
-    _degree: Tensor
+    transform: SphericalTransform
+    time: TimeFeatures
+    blocks: nn.ModuleList
+    lift: nn.Parameter
+    read: nn.Parameter
 
     def __init__(
         self,
@@ -53,36 +60,27 @@ class SphericalNet(nn.Module):
         oversampling: float = 1.5,
     ):
         super().__init__()
-        L, values = process.noise.L, [float(x) for x in spectrum]
-        if len(values) != L:
-            raise ValueError(f"spectrum: got {len(values)} values, expected {L} positive ones, for l = 0 ... {L - 1}")
-        bad = [f"C_{l} = {x:g}" for l, x in enumerate(values) if not 0 < x < math.inf]
-        if bad:
-            raise ValueError(
-                f"spectrum: got {', '.join(bad[:3])}, expected positive finite numbers for l = 0 ... {L - 1}; try a "
-                "small number in place of zero"
-            )
-        if not (channels >= 1 and blocks >= 1 and 1 <= oversampling <= 4):
-            raise ValueError(
-                f"channels, blocks, oversampling: got {channels}, {blocks} and {oversampling}, expected at least 1 of "
-                "each, and an oversampling of at most 4"
-            )
-        self.process, self.L = process, L
+        self.process, self.L = process, harmonic_noise(process).L
+        values = _positive(spectrum, self.L)
+        channels, blocks = check_count("channels", channels), check_count("blocks", blocks)
+        if isinstance(oversampling, bool) or not isinstance(oversampling, Real) or not 1 <= oversampling <= 4:
+            raise ValueError(f"oversampling: got {oversampling!r}, expected a number from 1 to 4; try 1.5")
+        if channels * channels * self.L * blocks > 2**30:
+            raise ValueError(f"channels, blocks: got {channels} and {blocks}, expected fewer weights; try 24 and 3")
         self.config: dict[str, Any] = {
             "spectrum": values,
             "channels": channels,
             "blocks": blocks,
-            "oversampling": oversampling,
+            "oversampling": float(oversampling),
         }
-        rings = math.ceil(oversampling * L)
+        rings = math.ceil(oversampling * self.L)
         with torch.device("cpu"):  # numbers, also where parameters are only shapes
-            self.transform = SphericalTransform(make_grid("gauss", L, nlat=rings, nlon=2 * rings), torch.float32)
-            self.register_buffer("spectrum", torch.tensor(values), persistent=False)
-            self.register_buffer("_degree", degrees(L), persistent=False)
+            self.transform = SphericalTransform(make_grid("gauss", self.L, nlat=rings, nlon=2 * rings), torch.float32)
+            self.register_buffer("spectrum", torch.tensor(values, dtype=torch.float32), persistent=False)
         self.time = TimeFeatures(process, 4 * channels)
-        self.lift = nn.Parameter(torch.randn(channels, L) * 0.5)
-        self.blocks = nn.ModuleList(ZonalBlock(L, channels, 4 * channels) for _ in range(blocks))
-        self.read = nn.Parameter(torch.zeros(channels, L))
+        self.lift = nn.Parameter(torch.randn(channels, self.L, dtype=torch.float32) * 0.5)
+        self.blocks = nn.ModuleList(ZonalBlock(self.L, channels, 4 * channels) for _ in range(blocks))
+        self.read = nn.Parameter(torch.zeros(channels, self.L, dtype=torch.float32))
 
     def check_shape(self, shape: tuple[int, ...]) -> None:
         """Refuse samples that are no coefficients of this band limit."""
@@ -90,18 +88,33 @@ class SphericalNet(nn.Module):
             raise ValueError(f"shape: got {shape}, expected {(self.L**2,)}, coefficients of L = {self.L}")
 
     def forward(self, c: Tensor, t: Tensor) -> Tensor:
-        with torch.autocast(c.device.type, enabled=False):  # transforms are not meant for 16 bits
-            alpha, sigma = (per_image(f(t.float()), c) for f in (self.process.alpha, self.process.sigma))
-            variance = self.spectrum[self._degree]
-            total = alpha**2 * variance + sigma**2
-            embedding = self.time(t.float())
+        check_fields(c, t, self.L)
+        self._check_weights(c)
+        with torch.autocast("cpu" if c.is_meta else c.device.type, enabled=False):  # transforms are not for 16 bits
+            dtype, degree, x, t = c.dtype, self.transform.degree, c.to(self.read.dtype), t.to(self.read.dtype)
+            alpha, sigma = (per_image(f(t), x) for f in (self.process.alpha, self.process.sigma))
+            deviation = self.spectrum.sqrt()[degree]
+            total = alpha**2 * deviation**2 + sigma**2
+            embedding = self.time(t)
             unit = math.sqrt(4 * math.pi) / self.L  # coefficients of variance 1 make a field of variance 1 / unit^2
-            x = unit * (c.float() / total.sqrt())[:, None] * self.lift[:, self._degree]
-            x = self.transform.synthesis(x)
+            field = self.transform.synthesis(unit * (x / total.sqrt())[:, None] * self.lift[:, degree])
             for block in self.blocks:
-                x = block(x, embedding, self.transform, self._degree)
-            y = (self.transform.analysis(x) / unit * self.read[:, self._degree]).sum(1)
-            return (sigma * c + alpha * (variance * total).sqrt() * y) / total
+                field = block(field, embedding, self.transform)
+            y = (self.transform.analysis(field) / unit * self.read[:, degree]).sum(1)
+            return ((sigma * x + alpha * deviation * total.sqrt() * y) / total).to(dtype)
+
+    def _check_weights(self, c: Tensor) -> None:
+        """Refuse a batch of another form, and weights in which the transform does not work."""
+        if c.ndim != 2 or c.dtype not in (torch.float32, torch.float64):
+            raise ValueError(
+                f"c: got {c.dtype} of shape {tuple(c.shape)}, expected float32 or float64 (B, {self.L**2}); try "
+                "c.float().flatten(0, -2)"
+            )
+        if self.read.dtype not in (torch.float32, torch.float64) or self.read.device != c.device:
+            raise ValueError(
+                f"network: got {self.read.dtype} weights on {self.read.device} for fields on {c.device}, expected "
+                "float32 or float64 there; try network.float().to(c.device)"
+            )
 
 
 class ZonalBlock(nn.Module):
@@ -109,14 +122,14 @@ class ZonalBlock(nn.Module):
 
     def __init__(self, L: int, channels: int, features: int):
         super().__init__()
-        self.modulation = nn.Linear(features, 2 * channels)
-        self.kernel = nn.Parameter(torch.randn(L, channels, channels) / math.sqrt(channels))
-        self.points = nn.Linear(channels, channels)
+        self.modulation = nn.Linear(features, 2 * channels, dtype=torch.float32)
+        self.kernel = nn.Parameter(torch.randn(L, channels, channels, dtype=torch.float32) / math.sqrt(channels))
+        self.points = nn.Linear(channels, channels, dtype=torch.float32)
 
-    def forward(self, x: Tensor, embedding: Tensor, transform: SphericalTransform, degree: Tensor) -> Tensor:
+    def forward(self, x: Tensor, embedding: Tensor, transform: SphericalTransform) -> Tensor:
         scale, shift = self.modulation(embedding)[:, :, None, None].chunk(2, dim=1)
         h = functional.silu(x * (1 + scale) + shift)
-        c = torch.einsum("bij,jio->boj", transform.analysis(h), self.kernel[degree])
+        c = torch.einsum("bij,jio->boj", transform.analysis(h), self.kernel[transform.degree])
         mixed = self.points(h.movedim(1, -1)).movedim(-1, 1)
         return x + 0.5 * (transform.synthesis(c) + mixed)
 
@@ -130,9 +143,28 @@ class TimeFeatures(nn.Module):
         super().__init__()
         self.process = process
         with torch.device("cpu"):
-            self.register_buffer("frequencies", torch.linspace(0.1, 1.5, 12), persistent=False)
-        self.layers = nn.Sequential(nn.Linear(24, features), nn.SiLU(), nn.Linear(features, features), nn.SiLU())
+            self.register_buffer("frequencies", torch.linspace(0.1, 1.5, 12, dtype=torch.float32), persistent=False)
+        first, second = (nn.Linear(n, features, dtype=torch.float32) for n in (24, features))
+        self.layers = nn.Sequential(first, nn.SiLU(), second, nn.SiLU())
 
     def forward(self, t: Tensor) -> Tensor:
-        ratio = torch.log(self.process.sigma(t) / self.process.alpha(t) + 1e-6)[:, None] * self.frequencies
+        alpha = self.process.alpha(t).clamp(min=1e-18)  # of strong processes nothing is left that float32 could tell
+        ratio = torch.log(self.process.sigma(t) / alpha + 1e-6)[:, None] * self.frequencies
         return self.layers(torch.cat([ratio.cos(), ratio.sin()], 1))
+
+
+def _positive(spectrum: Any, L: int) -> list[float]:
+    """A spectrum as numbers of which float32 can take squares."""
+    numbers = isinstance(spectrum, (list, tuple)) and all(isinstance(x, Real) for x in spectrum)
+    values = [float(x) for x in spectrum] if numbers else check_spectrum(spectrum).tolist()
+    if len(values) != L:
+        raise ValueError(
+            f"spectrum: got {len(values)} values, expected {L} positive ones; try power_spectrum(c).mean(0)"
+        )
+    bad = [f"C_{l} = {x:g}" for l, x in enumerate(values) if not 1e-30 <= x <= 1e30]
+    if bad:
+        raise ValueError(
+            f"spectrum: got {', '.join(bad[:3])}, expected positive finite numbers for l = 0 ... {L - 1}; try a small "
+            "number in place of zero"
+        )
+    return values

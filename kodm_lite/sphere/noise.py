@@ -9,22 +9,23 @@ from __future__ import annotations
 
 import copy
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from kodm_lite.randomness import Generators, normal
-from kodm_lite.sphere.grids import make_grid
-from kodm_lite.sphere.harmonics import band_limit, check_band_limit
-from kodm_lite.sphere.transform import SphericalTransform
+from kodm_lite.sphere.inputs import band_limit, told
+from kodm_lite.sphere.transform import LARGEST, OnDevices, SphericalTransform
+from kodm_lite.validation import check_count
 
 __all__ = ["HarmonicNoise", "IsotropicNoise", "PixelNoise", "noise_from_dict"]
 
 
-class HarmonicNoise(nn.Module):
-    """Noise of coefficients (..., L^2), as :class:`kodm_lite.euclidean.Noise` asks for.
+class HarmonicNoise(OnDevices, ABC):
+    """Noise of coefficients (..., L^2), as :class:`kodm_lite.euclidean.Noise` asks for; equal if its description is.
 
     Args:
         L: band limit.
@@ -33,16 +34,31 @@ class HarmonicNoise(nn.Module):
         ValueError: an L that is no whole number from 1 on.
     """
 
+    kind: ClassVar[str]
     unit = 1.0
 
     def __init__(self, L: int):
-        super().__init__()
-        self.L = check_band_limit(L)
+        self.L = check_count("L", L)
         self.shape = (self.L**2,)
+
+    @abstractmethod
+    def blocks(self) -> Tensor:
+        """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
+
+    @abstractmethod
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values that ``from_dict`` and :func:`noise_from_dict` turn back into this noise."""
 
     def mean_mode(self, c: Tensor) -> Tensor:
         """The coefficient l = 0, the mean of the field."""
+        band_limit(c, self.L)
         return c[..., 0]
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, HarmonicNoise) and self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(repr(self.to_dict()))
 
 
 class IsotropicNoise(HarmonicNoise):
@@ -52,31 +68,39 @@ class IsotropicNoise(HarmonicNoise):
         L: band limit.
     """
 
+    kind = "isotropic"
+
     def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
         """Noise with the shape, dtype and device of coefficients ``like`` (..., L^2)."""
-        _check(like, self.L)
+        band_limit(like, self.L)
         return normal(like, generator)
 
     def covariance(self, c: Tensor) -> Tensor:
-        """Sigma c = c."""
+        """Sigma c = c, and so is Sigma^{-1} c."""
+        band_limit(c, self.L)
         return c
 
-    def solve(self, c: Tensor) -> Tensor:
-        """Sigma^{-1} c = c."""
-        return c
+    solve = covariance
 
     def logdet(self) -> Tensor:
         """log det Sigma = 0."""
         return torch.zeros((), dtype=torch.float64)
 
     def blocks(self) -> Tensor:
-        """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
         l = torch.arange(self.L)
         return torch.diag_embed((l >= l[:, None]).double())
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that :func:`noise_from_dict` turns back into this noise."""
-        return {"kind": "isotropic", "L": self.L}
+        return {"kind": self.kind, "L": self.L}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> IsotropicNoise:
+        """Inverse of :meth:`to_dict`."""
+        if not isinstance(data, dict) or set(data) != {"kind", "L"} or data["kind"] != cls.kind:
+            raise ValueError(f"noise: got {data!r}, expected kind {cls.kind!r} and L; try IsotropicNoise(8).to_dict()")
+        if type(data["L"]) is not int or not 1 <= data["L"] <= LARGEST:
+            raise ValueError(f"noise: got L = {data['L']!r}, expected a whole number up to {LARGEST}; try 8")
+        return cls(data["L"])
 
 
 class PixelNoise(HarmonicNoise):
@@ -92,54 +116,52 @@ class PixelNoise(HarmonicNoise):
     Source: shown in arXiv 2601.20498 for spherical data; book: The sphere.
     """
 
-    _blocks: Tensor
-    _factors: Tensor
+    kind = "pixel"
 
     def __init__(self, transform: SphericalTransform, normalise: bool = True):
+        if not isinstance(transform, SphericalTransform) or not isinstance(normalise, bool):
+            raise ValueError(
+                f"transform, normalise: got {told(transform)} and {normalise!r}, expected a SphericalTransform and a "
+                "truth value; try SphericalTransform(make_grid('gauss', 8))"
+            )
         super().__init__(transform.L)
-        self.transform, self.normalise = copy.deepcopy(transform), normalise  # it may move
+        self.transform, self.normalise = copy.deepcopy(transform), normalise  # the one that is given may move
         area = transform.grid.weights
         self.pixel_std = 1 / math.sqrt(float(area.square().sum()) / (4 * math.pi)) if normalise else 1.0
-        rings = transform.grid.ring_weights.to(transform.legendre.device)
         table = transform.legendre.double()
         scale = 4 * math.pi**2 / transform.grid.nlon * self.pixel_std**2
-        blocks = scale * (table * rings.square()) @ table.mT
+        blocks = scale * (table * transform.grid.ring_weights.to(table).square()) @ table.mT
         l = torch.arange(self.L, device=blocks.device)
         padding = torch.diag_embed((l < l[:, None]).double())  # ones where an order has no degree: so that it factors
-        self.register_buffer("_blocks", blocks.to(transform.legendre), persistent=False)
-        factors = torch.linalg.cholesky(blocks + padding)
-        self.register_buffer("_factors", factors.to(transform.legendre), persistent=False)
+        self._blocks = blocks.to(transform.legendre)
+        self._factors = torch.linalg.cholesky(blocks + padding).to(transform.legendre)
 
     def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
         """Noise with the shape, dtype and device of coefficients ``like`` (..., L^2): white pixels, analysed."""
-        _check(like, self.L)
-        return self.transform.analysis(self._follow(self.pixels(like, generator))).to(like)
+        here = self.on(like.device) if band_limit(like, self.L) else self
+        return here.transform.analysis(here.pixels(like, generator).to(here._blocks.dtype)).to(like.dtype)
 
     def pixels(self, like: Tensor, generator: Generators = None) -> Tensor:
         """White noise on the grid (..., nlat, nlon), for coefficients of the shape of ``like``."""
+        band_limit(like, self.L)
         blank = torch.empty(*like.shape[:-1], *self.transform.grid.shape, dtype=like.dtype, device=like.device)
         return self.pixel_std * normal(blank, generator)
 
     def covariance(self, c: Tensor) -> Tensor:
         """Sigma c."""
-        _check(c, self.L)
-        return self._by_order(c, lambda columns: self._blocks @ columns)
+        return self._by_order(c, lambda noise, columns: noise._blocks @ columns)
 
     def solve(self, c: Tensor) -> Tensor:
         """Sigma^{-1} c, by the Cholesky factors of the blocks."""
-        _check(c, self.L)
-        return self._by_order(c, lambda columns: torch.cholesky_solve(columns, self._factors))
+        return self._by_order(c, lambda noise, columns: torch.cholesky_solve(columns, noise._factors))
 
-    def _by_order(self, c: Tensor, apply: Callable[[Tensor], Tensor]) -> Tensor:
+    def _by_order(self, c: Tensor, apply: Callable[[PixelNoise, Tensor], Tensor]) -> Tensor:
         """What ``apply`` makes of the columns (m, l, fields and parts)."""
-        planes = self.transform.planes(self._follow(c)).movedim((-2, -1), (0, 1))  # (m, l, ..., part)
-        columns = apply(planes.flatten(2)).reshape(planes.shape)
-        return self.transform.from_planes(columns.movedim((0, 1), (-2, -1))).to(c)
-
-    def _follow(self, x: Tensor) -> Tensor:
-        """Numbers as the transform takes them; it moves to their device, as the process it belongs to is no module."""
-        self.to(x.device)
-        return x.to(self.transform.ring_weights.dtype)
+        band_limit(c, self.L)
+        here = self.on(c.device)
+        planes = here.transform.planes(c.to(here._blocks.dtype)).movedim((-2, -1), (0, 1))  # (m, l, ..., part)
+        columns = apply(here, planes.flatten(2)).reshape(planes.shape)
+        return here.transform.from_planes(columns.movedim((0, 1), (-2, -1))).to(c.dtype)
 
     def logdet(self) -> Tensor:
         """log det Sigma; every order but m = 0 counts twice, for its cosines and its sines."""
@@ -147,14 +169,20 @@ class PixelNoise(HarmonicNoise):
         return each[0] + 2 * each[1:].sum()
 
     def blocks(self) -> Tensor:
-        """Sigma order by order (L, L, L), [m, l, l'], zero for l < m."""
         return self._blocks
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values that :func:`noise_from_dict` turns back into this noise."""
-        grid, dtype = self.transform.grid, str(self.transform.ring_weights.dtype).removeprefix("torch.")
-        sizes = {"L": self.L, "nlat": grid.nlat, "nlon": grid.nlon}
-        return {"kind": "pixel", "grid": grid.kind, **sizes, "dtype": dtype, "normalise": self.normalise}
+        return {"kind": self.kind, **self.transform.to_dict(), "normalise": self.normalise}
+
+    @classmethod
+    def from_dict(cls, data: dict[str, Any]) -> PixelNoise:
+        """Inverse of :meth:`to_dict`."""
+        rest = dict(data) if isinstance(data, dict) else {}
+        if rest.pop("kind", None) != cls.kind or not isinstance(normalise := rest.pop("normalise", None), bool):
+            raise ValueError(
+                f"noise: got {data!r}, expected kind {cls.kind!r}, a grid and normalise; try PixelNoise(...).to_dict()"
+            )
+        return cls(SphericalTransform.from_dict(rest), normalise)
 
 
 def noise_from_dict(data: Any) -> IsotropicNoise | PixelNoise:
@@ -163,24 +191,5 @@ def noise_from_dict(data: Any) -> IsotropicNoise | PixelNoise:
     Raises:
         ValueError: missing or unknown entries, values out of range.
     """
-    expected = {"isotropic": {"kind", "L"}, "pixel": {"kind", "grid", "L", "nlat", "nlon", "dtype", "normalise"}}
     kind = data.get("kind") if isinstance(data, dict) else None
-    if not isinstance(kind, str) or set(data) != expected.get(kind):
-        raise ValueError(f"noise: got {data!r}, expected kind 'isotropic' or 'pixel' with {expected}")
-    sizes = [data[name] for name in ("L", "nlat", "nlon") if name in data]
-    if not all(type(n) is int and 1 <= n <= _LARGEST for n in sizes):
-        raise ValueError(f"noise: got sizes {sizes}, expected whole numbers up to {_LARGEST}")
-    if kind == "isotropic":
-        return IsotropicNoise(data["L"])
-    if data["dtype"] not in ("float32", "float64") or not isinstance(data["normalise"], bool):
-        raise ValueError(f"noise: got {data!r}, expected dtype 'float32' or 'float64', normalise true or false")
-    grid = make_grid(data["grid"], data["L"], data["nlat"], data["nlon"])
-    return PixelNoise(SphericalTransform(grid, getattr(torch, data["dtype"])), data["normalise"])
-
-
-_LARGEST = 512  # of the sizes of a stored grid: at most seconds of work
-
-
-def _check(c: Tensor, L: int) -> None:
-    if band_limit(c) != L:
-        raise ValueError(f"c: got coefficients of L = {band_limit(c)}, expected L = {L}, that of the noise")
+    return PixelNoise.from_dict(data) if kind == PixelNoise.kind else IsotropicNoise.from_dict(data)

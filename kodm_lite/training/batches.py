@@ -27,13 +27,16 @@ NO_LABEL = 0.1  # share of images whose label is left out, so that the network a
 ORDER, BATCH, NOISE, HELD_OUT = range(4)  # what random numbers are for: streams that never meet
 
 
-def as_data(name: str, data: Tensor | PhaseData, encoding: Encoding | None, stored: bool) -> PhaseData:
+def as_data(
+    name: str, data: Tensor | PhaseData, encoding: Encoding | None, process: Process, stored: bool
+) -> PhaseData:
     """Data that know what their phases stand for.
 
     Args:
         name: of the argument, for messages.
         data: phases, with or without what is known of them.
         encoding: of a bare tensor.
+        process: a table (n, N) of its states stands for angles if whole turns do not change them.
         stored: whether a model or a picture will be written, which have to know the encoding.
 
     Raises:
@@ -46,7 +49,8 @@ def as_data(name: str, data: Tensor | PhaseData, encoding: Encoding | None, stor
     if not isinstance(data, Tensor):
         got = type(data).__name__
         raise ValueError(f"{name}: got {got}, expected PhaseData or a torch tensor; try torch.as_tensor({name})")
-    if encoding is None and stored and data.ndim > 2:
+    table_of_numbers = data.ndim == 2 and bool(process.project(torch.full((1, 1), 7.0)) == 7.0)
+    if encoding is None and stored and (data.ndim > 2 or table_of_numbers):
         raise ValueError(
             f"encoding: got none with {name} of shape {tuple(data.shape)}, expected what the phases stand for, so that "
             "samples get the contrast of the data; try fit(..., encoding=kodm_lite.GreyLevels(0.5)) for images that "

@@ -119,11 +119,11 @@ def fit(  # the arguments that a training has, each with a default but for the f
     """
     options, folder = options or TrainingOptions(), None if out is None else Path(out).expanduser()
     objective = objective_of(process, options.objective) if objective is None else objective
-    given = as_data("data", data, encoding, stored=folder is not None)
+    given = as_data("data", data, encoding, process, stored=folder is not None)
     train = check_data("data", given, network, process)
     held_out = validation
     if held_out is not None:
-        held_out = check_data("validation", as_data("validation", held_out, given.encoding, False), network, process)
+        held_out = check_data("validation", as_data("validation", held_out, None, process, False), network, process)
     if options.sample_every and (folder is None or train.theta.ndim != 4 or train.theta.shape[1] not in (1, 3)):
         raise ValueError(
             "sample_every: got pictures to draw, expected a folder for them, and data that are images, grey or in "
@@ -249,7 +249,7 @@ class _Training:
     def _progress_bar(self, shown: bool) -> tqdm[Any]:
         """A bar in a terminal or a notebook; elsewhere lines, see :meth:`log`."""
         shown = shown and self.is_main
-        has_bar = sys.stderr.isatty() or "ipykernel" in sys.modules
+        has_bar = sys.stderr.isatty() or _in_notebook()
         self.lines = shown and not has_bar
         total, done = (steps * self.options.batch_size for steps in (self.options.steps, self.step))
         return tqdm(total=total, initial=done, unit="img", unit_scale=True, disable=not (shown and has_bar))
@@ -444,6 +444,11 @@ def description(objective: Objective) -> dict[str, Any]:
 def _own_class(network: nn.Module) -> type[nn.Module] | None:
     """The class of a network that is none of the package: here it is known, and may be loaded."""
     return type(network) if ":" in describe(network)["kind"] else None
+
+
+def _in_notebook() -> bool:
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return hasattr(shell, "kernel")
 
 
 def accelerator(precision: str) -> Any:
