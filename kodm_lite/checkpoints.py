@@ -40,7 +40,7 @@ from kodm_lite import checkpoint_header
 from kodm_lite.calibration import Calibration
 from kodm_lite.checkpoint_header import FORMAT, check_options, check_same, json_text, parse_json, seal, shorten, shown
 from kodm_lite.encoding import Encoding
-from kodm_lite.files import write_atomically
+from kodm_lite.files import open_regular, place, write_atomically
 from kodm_lite.kinds import process_from_dict
 from kodm_lite.model import Model, describe, network_from_dict, unwrapped
 from kodm_lite.registry import encodings
@@ -89,7 +89,7 @@ def save(path: StrPath, model: Model) -> None:
     """
     content = _serialise(model)
     _read_model(io.BytesIO(content), _class_of(model.network))
-    write_atomically(Path(path).expanduser(), content)
+    write_atomically(place(path), content)
 
 
 def load(
@@ -153,7 +153,7 @@ def find(name_or_path: StrPath) -> Path:
     """
     if name_or_path in pretrained_names():
         return _PRETRAINED / f"{name_or_path}.safetensors"
-    path = Path(name_or_path).expanduser()
+    path = place(name_or_path)
     if len(path.parts) == 1 and not path.suffix and not os.path.lexists(path):  # it looks like a name
         raise ValueError(f"model: got {str(name_or_path)!r}, expected a file, a folder or one of {pretrained_names()}")
     return path / MODEL_FILE if path.is_dir() else path
@@ -211,12 +211,9 @@ def _unchanged_by_json(card: dict[str, Any]) -> dict[str, Any]:
 @contextlib.contextmanager
 def _opened(path: StrPath) -> Iterator[BinaryIO]:
     """The file for reading; whatever its content sets off comes out as a CheckpointError."""
-    path = Path(path).expanduser()
+    path = place(path)
     try:
-        if not path.is_file():  # opening a pipe would wait for ever
-            got = "a folder" if path.is_dir() else "a pipe or device" if path.exists() else "no such file"
-            raise ValueError(f"got {got}, expected a checkpoint; try another path")
-        with path.open("rb") as file:
+        with open_regular(path, "a checkpoint") as file:
             yield file
     except ValueError as error:
         raise CheckpointError(f"{path}: {shorten(str(error), _MAX_MESSAGE)}") from error

@@ -13,21 +13,21 @@ An objective is a small frozen dataclass with the methods of :class:`Objective`;
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol, get_args
+from typing import Any, Literal, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from kodm_lite.circular import wrap
-from kodm_lite.fluctuation import linear_fluctuation, mean_field_score, shared_fluctuation
+from kodm_lite.collective import collective_error, mode_errors
+from kodm_lite.fluctuation import conditional_score, mean_field_score
 from kodm_lite.kernels import WrappedNormal
-from kodm_lite.kuramoto import drift_in_field
 from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators, normal, uniform
+from kodm_lite.validation import check_choice, check_count
 
 __all__ = [
     "PARTS",
@@ -110,8 +110,8 @@ class MeanField:
     steps: int = STEPS // 2
 
     def __post_init__(self) -> None:
-        _check_choice("weighting", self.weighting, MeanFieldWeighting)
-        _check_count("steps", self.steps)
+        check_choice("weighting", self.weighting, MeanFieldWeighting)
+        check_count("steps", self.steps)
 
     def times(self, u: Tensor) -> Tensor:
         """More of the early ones, see :func:`early_times`."""
@@ -121,6 +121,7 @@ class MeanField:
         """Refuse a process without a mean field, or with one that is too strong for its law."""
         _check_kuramoto(self, process)
         mean_field_law(process, x0[:1], torch.ones(1))
+        process.check_steps(self.steps)
 
     def __call__(
         self,
@@ -131,10 +132,14 @@ class MeanField:
         t: Tensor,
         generator: Generators,
     ) -> Loss:
-        """The loss of phases x0."""
-        return mean_field_score_matching(
-            network, process, x0, label, weighting=self.weighting, steps=self.steps, t=t, generator=generator
-        )
+        """The loss of phases x0, of which no value is looked at: no device waits."""
+        _check_times(t, process, len(x0))
+        theta, now = process.run(x0, t, self.steps, generator, method="heun"), t.to(x0)
+        target = conditional_score(process, x0, theta, t, tolerance=COARSEST)  # the best network's error is far larger
+        clock = process.clock(now).clamp(max=_LARGEST_CLOCK)
+        weight = torch.expm1(clock) if self.weighting == "target" else 2 * torch.sinh(clock / 2)
+        equilibrium = process.equilibrium_score(theta, now)
+        return _loss(_ask(network, theta, now, label), target, equilibrium, theta, now, weight)
 
 
 @dataclass(frozen=True)
@@ -155,17 +160,18 @@ class Transition:
     weighting: TransitionWeighting = "target"
 
     def __post_init__(self) -> None:
-        _check_choice("weighting", self.weighting, TransitionWeighting)
-        _check_count("draws", self.draws)
-        _check_count("steps", self.steps)
+        check_choice("weighting", self.weighting, TransitionWeighting)
+        check_count("draws", self.draws)
+        check_count("steps", self.steps)
 
     def times(self, u: Tensor) -> Tensor:
         """Every time equally often."""
         return u
 
     def check(self, process: Any, x0: Tensor) -> None:
-        """Refuse another process than a Kuramoto process."""
+        """Refuse another process than a Kuramoto process, and steps that overshoot."""
         _check_kuramoto(self, process)
+        process.check_steps(self.steps)
 
     def __call__(
         self,
@@ -176,9 +182,21 @@ class Transition:
         t: Tensor,
         generator: Generators,
     ) -> Loss:
-        """The loss of phases x0."""
-        options = {"draws": self.draws, "steps": self.steps, "weighting": self.weighting}
-        return transition_score_matching(network, process, x0, label, **options, t=t, generator=generator)  # type: ignore[arg-type]
+        """The loss of phases x0, of which no value is looked at: no device waits."""
+        _check_times(t, process, len(x0))
+        before = (t - 1 / self.steps).clamp(min=0)
+        theta = process.run(x0, before, self.steps, generator)
+        t0, t1 = before.to(theta), t.to(theta)
+        variance = torch.as_tensor(process.coefficients(t0, t1).variance)
+        mean, scale = theta + process.step_drift(theta, t0, t1), per_image(variance.sqrt(), theta)
+        law = WrappedNormal(mean, scale, validate_args=False)
+        powers = {"target": variance, "published": variance**2 / 4, "none": torch.ones_like(variance)}
+        losses = []
+        for _ in range(self.draws):
+            theta1 = wrap(mean + scale * normal(mean, generator))
+            score, target = _ask(network, theta1, t1, label), law.score(theta1)
+            losses.append(_loss(score, target, torch.zeros_like(target), theta1, t1, powers[self.weighting]))
+        return losses[0] if self.draws == 1 else Loss(*(torch.stack(x).mean(0) for x in zip(*losses, strict=True)))
 
 
 def transition_score_matching(
@@ -219,27 +237,11 @@ def transition_score_matching(
 
     Source: arXiv 2509.15328, local score matching.  Book: chapter 6.
     """
-    _check_choice("weighting", weighting, TransitionWeighting)
-    _check_count("draws", draws)
-    _check_count("steps", steps)
+    options = Transition(draws, steps, weighting)  # refuses what they cannot be
+    process.validate(theta0, "theta0")
+    process.check_steps(steps)
     t = random_times(len(theta0), generator) if t is None else t
-    _check_times(t, process, len(theta0))
-    before = (t - 1 / steps).clamp(min=0)
-    theta = process.simulate(theta0, before, steps, generator)
-    t0, t1 = before.to(theta), t.to(theta)
-    variance = torch.as_tensor(process.coefficients(t0, t1).variance)
-    mean = theta + process.step_drift(theta, t0, t1)
-    scale = variance.sqrt().reshape(-1, *[1] * (theta.ndim - 1))
-    law = WrappedNormal(mean, scale, validate_args=False)
-    weight = {"target": variance, "published": variance**2 / 4, "none": torch.ones_like(variance)}[weighting]
-
-    losses = []
-    for _ in range(draws):
-        theta1 = wrap(mean + scale * normal(mean, generator))
-        target = law.score(theta1)
-        score = _ask(network, theta1, t1, label)
-        losses.append(_loss(score, target, theta1, t1, weight))
-    return losses[0] if draws == 1 else Loss(*(torch.stack(parts).mean(0) for parts in zip(*losses, strict=True)))
+    return options(network, process, theta0, label, t, generator)
 
 
 def mean_field_score_matching(
@@ -286,23 +288,11 @@ def mean_field_score_matching(
 
     Source: this project.  Book: chapters 7 and 11.
     """
-    _check_choice("weighting", weighting, MeanFieldWeighting)
-    _check_count("steps", steps)
+    options = MeanField(weighting, steps)
+    process.validate(theta0, "theta0")
+    process.check_steps(steps)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
-    _check_times(t, process, len(theta0))
-    theta = process.simulate(theta0, t, steps, generator, method="heun")
-    law = mean_field_law(process, theta0, t, COARSEST)  # the error of the best network is far larger
-    now = t.to(theta)
-    diffusion = per_image(process.diffusion.at(now), theta)
-    pull = drift_in_field(theta.sin(), theta.cos(), law.field.real, law.field.imag)
-    target = law.score(theta) - pull / diffusion
-    excess = per_image((linear_fluctuation(process, now) - 1) * process.coupling_strength.at(now), theta) / diffusion
-    target = target + excess * shared_fluctuation(process, law, theta)
-    score = _ask(network, theta, now, label)
-    distance = score - process.equilibrium_score(theta, now)
-    clock = process.clock(now).clamp(max=_LARGEST_CLOCK)
-    weight = torch.expm1(clock) if weighting == "target" else 2 * torch.sinh(clock / 2)
-    return _loss(distance, target, theta, now, weight)
+    return options(network, process, theta0, label, t, generator)
 
 
 def random_times(batch: int, generator: Generators = None) -> Tensor:
@@ -323,16 +313,6 @@ def early_times(u: Tensor) -> Tensor:
     legible.
     """
     return u.square().clamp(min=1e-3)
-
-
-def _check_count(name: str, value: Any) -> None:
-    if type(value) is not int or value < 1:
-        raise ValueError(f"{name}: got {value!r}, expected an integer from 1; try leaving it out")
-
-
-def _check_choice(name: str, value: Any, choices: Any) -> None:
-    if value not in get_args(choices):
-        raise ValueError(f"{name}: got {value!r}, expected one of {get_args(choices)}; try {get_args(choices)[0]!r}")
 
 
 def _check_kuramoto(objective: Any, process: Any) -> None:
@@ -360,53 +340,14 @@ def _ask(network: Callable[..., Tensor], theta: Tensor, t: Tensor, label: Tensor
     return score
 
 
-def _loss(score: Tensor, target: Tensor, theta: Tensor, t: Tensor, weight: Tensor) -> Loss:
+def _loss(score: Tensor, target: Tensor, known: Tensor, theta: Tensor, t: Tensor, weight: Tensor) -> Loss:
+    """The error of the network beside that of what is known without one: the score s = 0, or that of equilibrium."""
     error = score - target
     loss = (weight * error.square().flatten(1).mean(1)).mean()
-    return Loss(loss, t, _parts(error.detach(), theta, weight), _parts(target, theta, weight))
+    return Loss(loss, t, _parts(error.detach(), theta, weight), _parts(target - known, theta, weight))
 
 
 def _parts(error: Tensor, theta: Tensor, weight: Tensor) -> Tensor:
     """(B, 3), columns as ``PARTS``."""
-    modes = _mode_errors(error, theta)
+    modes = mode_errors(error, theta)
     return weight[:, None] * torch.stack([error.square().flatten(1).mean(1), modes.sum(0), modes[0]], 1)
-
-
-def collective_error(error: Tensor, theta: Tensor) -> Tensor:
-    r"""How much of an error of the score moves whole images.
-
-    .. math:: N \sum_m \Bigl|\frac1N \sum_i \varphi_m(i)\, e^{i\theta_i} e_i\Bigr|^2
-
-    The modes m are the constant (the order parameter's direction) and, for images, the cosines and sines with one wave
-    across the width or the height.  An error that is independent from pixel to pixel has E[error^2] in every mode.
-
-    Args:
-        error: difference of two scores (B, C, H, W) or (B, N).
-        theta: the phases.
-
-    Returns:
-        One number per image (B,).
-    """
-    return _mode_errors(error, theta).sum(0)
-
-
-def _mode_errors(error: Tensor, theta: Tensor) -> Tensor:
-    """The terms of that sum: (modes, B), the first one along the order parameter."""
-    modes = _lowest_modes(theta)
-    with torch.autocast(theta.device.type, enabled=False):
-        real = torch.einsum("bn,mn->mb", (error * theta.cos()).flatten(1), modes)
-        imag = torch.einsum("bn,mn->mb", (error * theta.sin()).flatten(1), modes)
-    return (real.square() + imag.square()) / theta[0].numel()
-
-
-def _lowest_modes(theta: Tensor) -> Tensor:
-    """Functions of the pixel with mean square 1: (modes, N)."""
-    constant = torch.ones_like(theta[0])
-    modes = [constant]
-    if theta.ndim == 4:
-        for dim in (1, 2):
-            n = constant.shape[dim]
-            turn = 2 * math.pi * torch.arange(n, device=theta.device, dtype=theta.dtype) / n
-            wave = turn.reshape([-1 if d == dim else 1 for d in range(3)])
-            modes += [2**0.5 * wave.cos() * constant, 2**0.5 * wave.sin() * constant]
-    return torch.stack(modes).flatten(1)

@@ -17,6 +17,7 @@ import notebooks
 import pytest
 from bs4 import BeautifulSoup
 from chapters import ROOT, chapters
+from helpers import PATIENCE
 
 HTML = ROOT / "_build" / "html"
 PAGES = sorted(path.relative_to(HTML).as_posix() for path in HTML.glob("book/*.html"))
@@ -79,8 +80,8 @@ def browser():
         options.add_argument(flag)
     options.set_capability("goog:loggingPrefs", {"performance": "ALL", "browser": "ALL"})
     driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(shutil.which("chromedriver")))
-    driver.set_page_load_timeout(60)
-    driver.set_script_timeout(60)
+    driver.set_page_load_timeout(PATIENCE)
+    driver.set_script_timeout(PATIENCE)
     yield driver
     driver.quit()
 

@@ -11,12 +11,12 @@ import resource
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
 import safetensors.torch
 import torch
+from helpers import PATIENCE, seeded
 from torch import nn
 
 from kodm_lite import KuramotoProcess, LocalCoupling, checkpoint_header, checkpoints
@@ -38,10 +38,6 @@ from kodm_lite.sphere import IsotropicNoise, SphericalNet
 
 CARD = {"name": "küçük", "data": "textures", "metrics": {"fid": [1.5, 2]}, "seed": 0, "licence": None}
 CALIBRATION = Calibration((0.25, 1.0), (2.5, 0.125), 0.0625)
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def trained(network):
@@ -319,14 +315,12 @@ def test_a_wrong_length_of_the_header_is_refused(path, length):
     refusal(path, length.to_bytes(8, "little") + content[8:])
 
 
-def test_a_giant_header_is_refused_before_it_is_read(path, monkeypatch):
+def test_a_giant_header_is_refused_before_it_is_read(path, little_memory):
     with path.open("wb") as file:
         file.write((2**33).to_bytes(8, "little") + b"{")
         file.truncate(2**34)  # sparse: takes no room
-    start = time.monotonic()
     with pytest.raises(CheckpointError, match=f"header: got {2**33} bytes, expected at most"):
         load(path)
-    assert time.monotonic() - start < 1
 
 
 WRONG = (None, True, "x", [], {}, [[0]], -1, 10**17)
@@ -491,14 +485,16 @@ def little_memory():
         {"kind": "PeriodicUNet", "patch": 10**5},
     ],
 )
-def test_a_header_that_asks_for_a_giant_network_is_refused_at_once(path, options, little_memory):
+def test_a_header_that_asks_for_a_giant_network_is_refused_at_once(path, options, little_memory, monkeypatch):
     table, header, numbers = taken_apart(content_of(oscillators(), path))
     network = {**header["network"], **options}
     if network["kind"] == "PeriodicUNet":
         network = {"channels": 1, **{k: v for k, v in images_description().items() if k not in options}, **options}
-    memory, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.process_time()
-    refusal(path, put_together(table, sealed({**header, "network": network}), numbers))
-    assert time.process_time() - start < 5
+    content = put_together(table, sealed({**header, "network": network}), numbers)
+    memory, modules, real = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, [], nn.Module.__init__
+    monkeypatch.setattr(nn.Module, "__init__", lambda self, *args: modules.append(type(self)) or real(self, *args))
+    refusal(path, content)
+    assert len(modules) < 10_000
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - memory < 100_000  # kB
 
 
@@ -699,7 +695,7 @@ save(sys.argv[1], model._replace(encoding=GreyLevels(0.5)))
 
 def test_a_killed_save_leaves_the_old_file(path):
     old = content_of(oscillators(), path)
-    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, timeout=120)
+    killed = subprocess.run([sys.executable, "-c", KILLED, str(path)], capture_output=True, timeout=PATIENCE)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert len([*path.parent.iterdir()]) == 2, "it was killed with the new file written"
     assert path.read_bytes() == old and load(path).encoding == GreyLevels(0.9)

@@ -7,6 +7,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 
 from kodm_lite.circular import (
     angle_difference,
@@ -19,7 +20,6 @@ from kodm_lite.circular import (
 )
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 DTYPES = [torch.float32, torch.float64]
 
 

@@ -18,6 +18,7 @@ from typing import get_args, get_type_hints
 import numpy as np
 import pytest
 import torch
+from helpers import PATIENCE
 from PIL import Image
 
 import kodm_lite
@@ -140,7 +141,7 @@ def apart(a, b):
 
 def in_subprocess(*words, **options):
     command = [sys.executable, "-m", "kodm_lite", *map(str, words)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=180, **options)
+    return subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, **options)
 
 
 def helped(capsys, words):
@@ -285,11 +286,10 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(photographs, tmp_path):
         stderr=subprocess.PIPE,
         text=True,
     )
-    deadline = time.monotonic() + 180
-    while len(read_log(tmp_path / "run")) < 2 and time.monotonic() < deadline and process.poll() is None:
+    while len(read_log(tmp_path / "run")) < 2 and process.poll() is None:
         time.sleep(0.05)
     process.send_signal(signal.SIGINT)
-    out, err = process.communicate(timeout=180)
+    out, err = process.communicate(timeout=PATIENCE)
     assert process.returncode == 130, err
     assert "the same command goes on" in out and "Traceback" not in err
     assert err.splitlines()[-1].startswith("stopped after step ") and "step 2 of 100000, loss" in err
@@ -545,7 +545,7 @@ def test_as_a_module_and_into_a_closed_pipe(grey):
     os.close(read)
     with io.FileIO(write, "w") as closed:
         words = [sys.executable, "-m", "kodm_lite", "--help"]
-        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=180)
+        done = subprocess.run(words, stdout=closed, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert done.returncode == 141 and done.stderr == ""
 
 
@@ -781,7 +781,7 @@ def test_evaluate_says_before_it_draws_that_inception_is_missing(capsys, texture
     monkeypatch.setitem(sys.modules, "torch_fidelity", None)
     monkeypatch.setattr(Model, "sample", lambda *args, **kwargs: pytest.fail("drew samples"))
     assert cli.main(["evaluate", str(textured), "--data", "textures-32", "-n", "24", "--inception"]) == 1
-    assert 'pip install "kodm_lite[fid]"' in capsys.readouterr().err
+    assert 'pip install ".[fid]"' in capsys.readouterr().err
 
 
 def test_evaluate_refuses_images_on_another_scale(capsys, tmp_path):

@@ -10,6 +10,7 @@ import sys
 import numpy as np
 import pytest
 import torch
+from helpers import PATIENCE
 from PIL import Image
 
 from kodm_lite.data import folder as folder_module
@@ -124,7 +125,7 @@ def test_more_images_than_memory_can_be_trained_on(tmp_path):
     """128 MB of images in a process that may take 64 MB more than it has."""
     folder = photographs(tmp_path / "photos", n=40, side=140)
     command = [sys.executable, "-c", CAPPED, folder, tmp_path / "images.f32", tmp_path / "run"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.stdout.split() == ["capped", "125", "trained"], done.stderr[-2000:]
     notes = json.loads((tmp_path / "images.f32.json").read_text())
     assert notes["shape"] == [2000, 1, 128, 128]
@@ -148,3 +149,27 @@ def test_ctrl_c_does_not_reach_the_processes_that_read(tmp_path, monkeypatch):
         assert signal.getsignal(signal.SIGINT) is signal.default_int_handler, "the main process hears it"
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+def test_every_flipped_bit_of_a_cache_is_found(tmp_path):
+    path = tmp_path / "images.f32"
+    write_cache(path, "key", [torch.arange(4.0).reshape(1, 1, 2, 2)], {"n": 1})
+    for file in (path, path.with_name("images.f32.json")):
+        content = file.read_bytes()
+        for k in range(8 * len(content)):
+            changed = bytearray(content)
+            changed[k // 8] ^= 1 << k % 8
+            file.write_bytes(changed)
+            with pytest.raises(ValueError, match=r"cache: .*images.f32.* try another name, or delete it"):
+                map_cache(path, "key")
+        file.write_bytes(content)
+    assert map_cache(path, "key")[1] == {"n": 1}
+
+
+def test_a_pipe_is_no_cache(tmp_path):
+    path = tmp_path / "images.f32"
+    write_cache(path, "key", [torch.zeros(1, 1, 2, 2)], {})
+    path.unlink()
+    os.mkfifo(path)
+    with pytest.raises(ValueError, match=r"cache: .*images.f32"):
+        map_cache(path, "key")

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 
 import kodm_lite.data.cifar
 from kodm_lite import to_uint8
 from kodm_lite.data import cifar10
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 RECORDS = 20  # instead of the 10000 of a real file
 TRAIN = [f"data_batch_{k}.bin" for k in range(1, 6)]
 NAMES = "airplane automobile bird cat deer dog frog horse ship truck".split()

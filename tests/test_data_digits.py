@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import sklearn.datasets
 import torch
+from helpers import HELPFUL
 from PIL import Image
 
 from kodm_lite import phase_to_image
@@ -16,7 +17,6 @@ from kodm_lite.data import digits
 from kodm_lite.encoding import GreyLevels
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 LOADED = sklearn.datasets.load_digits()
 
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 
 from kodm_lite import wrap
 from kodm_lite.data import fingerprints
@@ -13,7 +14,6 @@ from kodm_lite.data.ridges import grow_ridges, oriented_filter
 from kodm_lite.encoding import Angles, GreyLevels
 from kodm_lite.orientation import orientation_field, ridge_frequency, singular_points
 
-HELPFUL = r"(?s)got .*expected .*try "
 POINTS = [0, 1, 1, 2]  # cores, and as many deltas, of each class
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 from PIL import Image, PngImagePlugin
 
 import kodm_lite.data.folder
@@ -18,7 +19,6 @@ from kodm_lite import phase_to_image
 from kodm_lite.data import image_folder
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 
 
 def save(path: Path, pixels, **options) -> Path:

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 from PIL import Image
 
 import kodm_lite.data.published
@@ -16,7 +17,6 @@ from kodm_lite import phase_to_image
 from kodm_lite.data import SOURCES, brodatz, check, ground_terrain, image_folder, instructions, socofing
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 FINGERS = [f"{hand} {name}" for hand in ("Left", "Right") for name in ("index", "little", "middle", "ring", "thumb")]
 
 

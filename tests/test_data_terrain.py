@@ -6,6 +6,7 @@ import matplotlib.cbook
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 
 import kodm_lite.data.terrain
 from kodm_lite.data import aspect, elevation, terrain_aspect
@@ -13,7 +14,6 @@ from kodm_lite.data.crops import random_corners
 from kodm_lite.encoding import Angles
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 NORTH, WEST, CELL = 36.44625, -84.41375, 1 / 1200  # degrees: the edges of the map and its 3 arc seconds
 
 

@@ -38,6 +38,13 @@ def test_constraints_satisfy_the_requirements():
         assert requirement.specifier.contains(pins[canonicalize_name(requirement.name)]), requirement
 
 
+def test_the_lowest_versions_are_the_lower_bounds():
+    """``make test-lowest`` tests what is declared."""
+    lines = (ROOT / "constraints-lowest.txt").read_text(encoding="utf8").splitlines()
+    needed = map(Requirement, PROJECT["dependencies"] + PROJECT["optional-dependencies"]["test"])
+    assert lines == sorted({f"{one.name}=={bound.version}" for one in needed for bound in one.specifier})
+
+
 def test_constraints_are_exact_and_say_nothing_of_the_machine():
     for line in (ROOT / "constraints.txt").read_text(encoding="utf8").splitlines():
         assert re.fullmatch(r"[\w.-]+==[\w.!]+", line), line
@@ -101,7 +108,7 @@ def stub(folder: Path, name: str, number: str) -> Path:
 
 def test_installing_as_in_colab_moves_neither_torch_nor_numpy(tmp_path):
     """A real installation beside another torch and an older numpy, as a hosted notebook has them."""
-    others = {"torch": "2.9.1", "scipy": "1.14.1", "matplotlib": "3.9.4", "scikit_image": "0.25.0", "tqdm": "4.67.0"}
+    others = {"torch": "2.9.1", "scipy": "1.15.3", "matplotlib": "3.9.4", "scikit_image": "0.25.0", "tqdm": "4.67.0"}
     numpy = "2.0.2" if sys.version_info < (3, 13) else "2.1.3"
     assert {"torch": others["torch"], "numpy": numpy} != {name: version(name) for name in ("torch", "numpy")}
     wheels = [stub(tmp_path, name, number) for name, number in others.items()]

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers import seeded
 from torch import nn
 
 from kodm_lite import checkpoints
@@ -26,10 +27,6 @@ TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "patch": 1, "attention":
 SHAPE = (1, 8, 8)
 UNIT = 0.9 * PI
 PROCESS = VariancePreserving(WhiteNoise(SHAPE, UNIT))
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def unet(classes=None, process=PROCESS) -> EuclideanUNet:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import seeded
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
 from kodm_lite.data import textures
@@ -21,10 +22,6 @@ from kodm_lite.objectives import mean_field_score_matching
 
 PI = math.pi
 RESULTS = Path(__file__).parents[1] / "benchmarks" / "results" / "objectives.json"
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def images(n, side=16, seed=0):

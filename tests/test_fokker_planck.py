@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from scipy.integrate import solve_ivp
 from scipy.stats import kstest
 
@@ -30,10 +31,6 @@ UNCOUPLED = KuramotoProcess(coupling_strength=LinearSchedule(0, 0), reference_ph
 COUPLED = KuramotoProcess(
     GlobalCoupling(), LinearSchedule(2.0, 6.0), LinearSchedule(0.5, 1.0), LinearSchedule(0.3, 1.0), reference_phase=-1.0
 )
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def grid(n):

@@ -4,17 +4,13 @@ import math
 
 import pytest
 import torch
+from helpers import HELPFUL, seeded
 
 from kodm_lite import KuramotoProcess, LinearSchedule, wrap
 from kodm_lite.fokker_planck import ExactScore, FokkerPlanck2D
 from kodm_lite.inpainting import inpaint
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
-
-
-def seeded(seed: int) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def density(a, b):

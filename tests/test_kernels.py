@@ -11,6 +11,7 @@ import mpmath
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL, seeded
 from scipy import special, stats
 
 import kodm_lite.kernels
@@ -18,7 +19,6 @@ from kodm_lite.kernels import VonMises, WrappedNormal
 from kodm_lite.randomness import generators_from_seeds
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 TOLERANCE = {torch.float64: 1e-9, torch.float32: 1e-4}
 SCALES = [1e-6, 1e-5, 1e-4, 1e-3, 0.01, 0.1, 0.3, 0.7, 0.95, 1.0, 1.05, 1.5, 2.0, 3.0, 6.0, 12.0, 30.0, 100.0, 1e3]
 SCALES += [float(np.nextafter(1, 0)), float(np.nextafter(np.float32(1), np.float32(0)))]  # just below the switch
@@ -76,10 +76,6 @@ def wrapped_normal_cdf(loc, scale):
         return (stats.norm.cdf((x[:, None] + edges) / scale) - stats.norm.cdf((-PI + edges) / scale)).sum(1)
 
     return cdf
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("scale", [0.5, 1.0, 2.0, 4.0])

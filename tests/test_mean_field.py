@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from helpers import random_phases, seeded
 from scipy.special import i0e, i1e
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling, mean_field
@@ -22,14 +23,6 @@ PI = math.pi
 GRID = np.linspace(-PI, PI, 401)[:-1]
 PUBLISHED = KuramotoProcess()
 ALONE = KuramotoProcess(coupling_strength=LinearSchedule(0, 0))
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def random_phases(*shape, seed=0, dtype=torch.float64):
-    return (torch.rand(shape, generator=seeded(seed), dtype=dtype) - 0.5) * 2 * PI
 
 
 def box_mean(z, radius, boundary):

@@ -8,6 +8,7 @@ from functools import cache
 
 import pytest
 import torch
+from helpers import HELPFUL, seeded
 
 from kodm_lite import Angles, GreyLevels, image_to_phase, phase_to_image
 from kodm_lite.data import PhaseData, textures
@@ -33,11 +34,6 @@ from kodm_lite.metrics.evaluate import images_in_each_set
 from kodm_lite.orientation import OrientationField, orientation_field
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def of_lines(a: OrientationField, b: OrientationField) -> tuple[float, float, float]:

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL, seeded
 
 import kodm_lite.metrics
 from kodm_lite.data import textures
@@ -19,11 +20,6 @@ from kodm_lite.metrics import (
 )
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
-
-
-def seeded(seed: int = 0) -> torch.Generator:
-    return torch.Generator().manual_seed(seed)
 
 
 def normal(*shape: int, seed: int = 0) -> torch.Tensor:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.stats
 import torch
+from helpers import HELPFUL
 
 import kodm_lite.metrics
 from kodm_lite.data import textures
@@ -23,7 +24,6 @@ from kodm_lite.metrics.spectrum import between_spectra, spectra
 from kodm_lite.orientation import orientation_field
 
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 
 
 class OrientationDistance(NamedTuple):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import random_phases, seeded
 from torch import nn
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
@@ -15,14 +16,6 @@ from kodm_lite.networks.unet import SIZES, Attention
 
 PI = math.pi
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "patch": 2, "attention": (1,)}
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def random_phases(*shape, seed=0, dtype=torch.float64):
-    return (torch.rand(shape, generator=seeded(seed), dtype=dtype) - 0.5) * 2 * PI
 
 
 def gap(a, b):

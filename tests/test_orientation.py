@@ -6,11 +6,10 @@ import numpy as np
 import pytest
 import scipy.ndimage
 import torch
+from helpers import HELPFUL
 
 from kodm_lite import wrap
 from kodm_lite.orientation import blur, orientation_field, ridge_frequency, singular_points, winding_numbers
-
-HELPFUL = r"(?s)got .*expected .*try "
 
 
 def wave(degrees: float, period: float, size: int = 48) -> torch.Tensor:

@@ -6,17 +6,12 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL, seeded
 
 from kodm_lite.encoding import Angles, GreyLevels
 from kodm_lite.orientation import orientation_field
 from kodm_lite.pictures import plotting
 from kodm_lite.pictures.lic import line_integral_convolution
-
-HELPFUL = r"(?s)got .*expected .*try "
-
-
-def seeded(seed=0):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize("degrees", [0, 30, 90, 135])

@@ -13,6 +13,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL, PATIENCE
 from PIL import Image
 
 import kodm_lite as kodm
@@ -20,7 +21,6 @@ from kodm_lite.pictures import plotting
 
 matplotlib.use("Agg")
 PI = math.pi
-HELPFUL = r"(?s)got .*expected .*try "
 VOID = {"img", "input", "br"}
 
 
@@ -116,7 +116,7 @@ def test_sliders_run_in_a_browser_even_the_same_one_twice(tmp_path):
     page = tmp_path / "page.html"
     page.write_text("<!doctype html><body>" + "\n".join(m._repr_html_() for m in made) + move, encoding="utf-8")
     command = ["chromium", "--headless", "--no-sandbox", "--disable-gpu", "--dump-dom", f"--user-data-dir={tmp_path}/u"]
-    dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=60, check=True).stdout
+    dom = subprocess.run([*command, page.as_uri()], capture_output=True, text=True, timeout=PATIENCE, check=True).stdout
     labels = re.findall(r"<span[^>]*>(.*?)</span>", dom)
     assert labels == [r"\theta &lt;/script&gt; &lt;b&gt;0", "t = 0.30", "t = 0.60", "t = 0.50"]
 

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers import seeded
 from scipy.special import ive
 from scipy.stats import kstest, vonmises
 
@@ -25,10 +26,6 @@ from kodm_lite.memory import flat_image_memory
 PI = math.pi
 RATIO = 3.0 / 5.0  # K/D of the published schedule at t = 1
 PULL = 4.5 / 5.0  # K_ref/D
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def variance_and_error(x, dims):

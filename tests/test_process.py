@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import random_phases, seeded
 from scipy.integrate import quad
 from scipy.special import iv
 from scipy.stats import kstest
@@ -26,14 +27,6 @@ from kodm_lite import (
 from kodm_lite.memory import flat_image_memory
 
 PI = math.pi
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
-
-
-def random_phases(*shape, seed=0, dtype=torch.float64):
-    return (torch.rand(shape, generator=seeded(seed), dtype=dtype) - 0.5) * 2 * PI
 
 
 def largest_turn(a, b):

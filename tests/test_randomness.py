@@ -3,15 +3,10 @@
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL, seeded
 from scipy.stats import kstest
 
 from kodm_lite.randomness import generators_from_seeds, normal, one_generator_per_seed, uniform
-
-HELPFUL = r"(?s)got .*expected .*try "
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.mark.parametrize(("draw", "law"), [(normal, "norm"), (uniform, "uniform")])

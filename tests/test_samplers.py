@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from scipy.optimize import brentq
 
 from kodm_lite import (
@@ -34,10 +35,6 @@ PROCESS = KuramotoProcess()
 METHODS = ("euler", "adams", "ancestral", "ode", "hybrid", "pc")
 WIDTH = 0.25
 MODES = (WrappedNormal(-2.0, WIDTH), WrappedNormal(2.0, WIDTH))
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def two_modes(theta):

@@ -4,11 +4,11 @@ import math
 
 import pytest
 import torch
+from helpers import HELPFUL
 from scipy.integrate import quad
 
 from kodm_lite.schedules import LinearSchedule
 
-HELPFUL = r"(?s)got .*expected .*try "
 SCHEDULES = [LinearSchedule(0.003, 3.0), LinearSchedule(2.0, 0.5), LinearSchedule(1.5, 1.5), LinearSchedule(0, 0)]
 STEPS = [(0.0, 1.0), (0.2, 0.7), (0.99, 1.0), (0.5, 0.5), (0.0, 1e-6)]
 

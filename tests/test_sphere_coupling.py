@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers import seeded
 from scipy.spatial.transform import Rotation
 
 from kodm_lite import KuramotoProcess, sample
@@ -13,10 +14,6 @@ from kodm_lite.sphere import SphericalCoupling, SphericalTransform, cap_kernel, 
 
 PI = math.pi
 TRANSFORM = SphericalTransform(make_grid("gauss", 12))
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def smooth_phases(n, transform=TRANSFORM, seed=0):

@@ -6,6 +6,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 
 from kodm_lite import LinearSchedule
 from kodm_lite.euclidean import VariancePreserving
@@ -31,10 +32,6 @@ GAUSS = SphericalTransform(make_grid("gauss", L))
 NOISES = {"pixel": PixelNoise(GAUSS), "isotropic": IsotropicNoise(L)}
 UNIT = torch.eye(L * L, dtype=torch.float64)
 DATA = torch.diag(SPECTRUM[degree_order(L)[0]])
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 @pytest.fixture(params=NOISES)

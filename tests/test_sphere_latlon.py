@@ -6,10 +6,10 @@ import warnings
 import numpy as np
 import pytest
 import torch
+from helpers import HELPFUL
 
 from kodm_lite.sphere import LatLonGrid, from_xarray, real_harmonics, to_xarray
 
-HELPFUL = r"(?s)got .*expected .*try "
 L = 6
 C = torch.randn(2, L * L, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
 

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from scipy.spatial.transform import Rotation
 
 from kodm_lite import KuramotoProcess, LinearSchedule, checkpoints
@@ -33,10 +34,6 @@ from kodm_lite.training import TrainingOptions, fit
 L = 6
 SPECTRUM = (1 + torch.arange(L) / 3.0) ** -2.0
 DIFFUSION = VariancePreserving(IsotropicNoise(L))
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def network(process=DIFFUSION, trained=True, **options):

@@ -4,6 +4,7 @@ import math
 
 import pytest
 import torch
+from helpers import seeded
 from scipy.spatial.transform import Rotation
 
 from kodm_lite.sphere import (
@@ -17,10 +18,6 @@ from kodm_lite.sphere import (
 )
 
 PI = math.pi
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def transform_of(kind, L, **options):

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from helpers import seeded
 from scipy.spatial.transform import Rotation
 from scipy.special import sph_harm_y
 
@@ -22,10 +23,6 @@ from kodm_lite.sphere import (
 PI = math.pi
 TWO = (torch.tensor([0.1, 3.0]), torch.tensor([0.0, 1.0]))
 KINDS = ("gauss", "equiangular", "clenshaw")
-
-
-def seeded(seed):
-    return torch.Generator().manual_seed(seed)
 
 
 def fields(n, L, seed=0, dtype=torch.float64):

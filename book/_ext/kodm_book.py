@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import sys
 from importlib.metadata import distribution
@@ -18,6 +19,8 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_tools"))
 import api
 import chapters
 import notebooks
+
+FAULTS = chapters.ROOT / "benchmarks" / "results" / "faults.json"
 
 # The parts of MathJax that tex-chtml.js may ask for: itself, its fonts, and macros that are loaded when first used.
 MATHJAX = ("tex-chtml.js", "output/chtml/fonts/woff-v2", "input/tex/extensions")
@@ -114,12 +117,26 @@ class AllChecks(SphinxDirective):
     def _table(self, checks: list[Check]) -> nodes.Node:
         group = nodes.tgroup("", cols=4)
         group += [nodes.colspec("", colwidth=width) for width in (46, 16, 30, 8)]
-        group += nodes.thead("", self._row("check", "measured", "compared with", "time"))
-        group += nodes.tbody("", *(self._row(*check[:3], _time(check.seconds)) for check in checks))
+        group += nodes.thead("", row("check", "measured", "compared with", "time"))
+        group += nodes.tbody("", *(row(*check[:3], _time(check.seconds)) for check in checks))
         return nodes.table("", group, classes=["kodm-checks"])
 
-    def _row(self, *texts: str) -> nodes.row:
-        return nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in texts))
+
+class Faults(SphinxDirective):
+    """The table of benchmarks/results/faults.json."""
+
+    def run(self) -> list[nodes.Node]:
+        self.env.note_dependency(str(FAULTS))
+        rows = json.loads(FAULTS.read_text(encoding="utf8"))["rows"]
+        group = nodes.tgroup("", cols=len(rows[0]))
+        group += [nodes.colspec("", colwidth=40 if name == "fault" else 15) for name in rows[0]]
+        group += nodes.thead("", row(*rows[0]))
+        group += nodes.tbody("", *(row(*map(str, counts.values())) for counts in rows))
+        return [nodes.table("", group, classes=["kodm-faults"])]
+
+
+def row(*texts: str) -> nodes.row:
+    return nodes.row("", *(nodes.entry("", nodes.paragraph("", text)) for text in texts))
 
 
 def _time(seconds: float | None) -> str:
@@ -128,6 +145,7 @@ def _time(seconds: float | None) -> str:
 
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("all-checks", AllChecks)
+    app.add_directive("faults", Faults)
     app.connect("source-read", list_modules)
     app.connect("env-get-outdated", reread_modules)
     app.connect("html-page-context", drop_thebe, priority=900)

@@ -5,6 +5,7 @@ Each command is a dataclass, and each of its fields an option; the texts under `
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import sys
@@ -72,6 +73,9 @@ def main(args: Sequence[str] | None = None) -> int:
     Raises:
         SystemExit: after a help text, with status 0, and after a command that cannot be understood, with status 2.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # a name that it cannot show is no reason to fail
     markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
     try:
         try:

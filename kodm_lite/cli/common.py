@@ -10,6 +10,7 @@ import torch
 import tyro
 
 from kodm_lite.builtin import KURAMOTO, VARIANCE_PRESERVING
+from kodm_lite.files import place
 
 __all__ = ["Class", "Method", "Model", "OptionalModel", "require_writable", "usual_device"]
 
@@ -32,6 +33,7 @@ def require_writable(path: Path) -> None:
     Raises:
         OSError: names the folder.
     """
+    path = place(path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=path.parent):

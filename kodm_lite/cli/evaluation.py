@@ -15,7 +15,7 @@ import kodm_lite as kodm
 from kodm_lite import checkpoints
 from kodm_lite.cli.common import Method, Model, require_writable, usual_device
 from kodm_lite.encoding import PUBLISHED
-from kodm_lite.files import write_atomically
+from kodm_lite.files import place, write_atomically
 from kodm_lite.metrics import evaluate, inception_distances
 from kodm_lite.metrics.evaluate import images_in_each_set
 from kodm_lite.metrics.inception import inception_network
@@ -40,7 +40,7 @@ class Evaluate:
         seed: of the first sample.
         crops: of each image of a folder, as in the training; by default each is resized.
         inception: also measure the inception distances FID and KID of other papers, which are of little use below some
-            thousand samples; needs pip install "kodm_lite[fid]".
+            thousand samples; needs pip install ".[fid]" in a clone.
         out: write the numbers to this file too, as JSON.
         chunk: samples at once; fewer need less memory.
         device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
@@ -64,7 +64,7 @@ class Evaluate:
         for option, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
             if number < 1:
                 raise ValueError(f"{option}: got {number}, expected at least 1; try leaving the option out")
-        if self.out is not None and self.out.exists() and not self.overwrite:
+        if self.out is not None and place(self.out).exists() and not self.overwrite:
             raise ValueError(f"out: got {self.out}, which exists, expected a new name; try --overwrite")
         if self.out is not None:
             require_writable(self.out)

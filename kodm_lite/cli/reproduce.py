@@ -11,7 +11,7 @@ from typing import Annotated, Literal
 import tyro
 
 from kodm_lite.data import instructions
-from kodm_lite.files import write_atomically
+from kodm_lite.files import place, write_atomically
 from kodm_lite.recipes import ImageRecipe, PublishedRecipe, recipe_of
 from kodm_lite.reproduce.methods import METHODS
 from kodm_lite.reproduce.run import Plan, run
@@ -82,7 +82,7 @@ class Reproduce:
             else:
                 recipes[published] = PublishedRecipe(source=published, path=path)
         plan = Plan(
-            folder=self.out,
+            folder=place(self.out),
             recipes=recipes,
             methods=self.methods,
             budgets=self.budgets,
@@ -96,8 +96,8 @@ class Reproduce:
         text = f"{head}\n\n{table(lines)}"
         write_atomically(self.out / "results.json", (json.dumps(results) + "\n").encode())
         write_atomically(self.out / "table.txt", f"{text}\n".encode())
-        figure(lines).savefig(self.out / "table.png", dpi=150)
-        gallery(self.out, lines, min(self.budgets)).savefig(self.out / "samples.png", dpi=150)
+        figure(lines).savefig(place(self.out) / "table.png", dpi=150)
+        gallery(place(self.out), lines, min(self.budgets)).savefig(place(self.out) / "samples.png", dpi=150)
         print(text)
         print("\nThe paper's table is in another unit, the Fréchet inception distance (arXiv 2509.15328):")
         for title, rows in PUBLISHED.items():

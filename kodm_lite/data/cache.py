@@ -6,10 +6,9 @@ training asks for the images of one batch, the system fetches those, and forgets
 
 from __future__ import annotations
 
-import contextlib
+import hashlib
 import json
 import math
-import os
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,7 +18,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kodm_lite.files import storing, write_atomically
+from kodm_lite.checkpoint_header import parse_json, seal, shown
+from kodm_lite.files import open_regular, write_atomically, written_atomically
 
 __all__ = ["map_cache", "write_cache"]
 
@@ -32,26 +32,44 @@ def map_cache(path: Path, key: str) -> tuple[Tensor, dict[str, Any]] | None:
         key: what the images must be made of, as it was given to :func:`write_cache`.
 
     Raises:
-        ValueError: a file of other images, or of another length than its notes say.
+        ValueError: a file of other images, or one that is not as it was written.
     """
-    if not path.is_file() or not _notes(path).is_file():
+    if not path.exists() or not _notes(path).exists():
         return None
     try:
-        notes = json.loads(_notes(path).read_text(encoding="utf8"))
-        shape, found, rest = tuple(notes["shape"]), notes["key"], notes["notes"]
-        fits = len(shape) > 1 and path.stat().st_size == 4 * math.prod(shape)
-    except (ValueError, KeyError, TypeError):
-        fits, found = False, None
-    if not fits or found != key:
+        notes = _read_notes(path)
+        with open_regular(path, "images") as file:
+            fits = notes["sha256"] == hashlib.file_digest(file, "sha256").hexdigest()
+    except (ValueError, OverflowError) as error:
+        raise ValueError(
+            f"cache: got a damaged file in {path} or beside it ({error}), expected what was written; "
+            "try another name, or delete it"
+        ) from error
+    if not fits or notes["key"] != key:
         what = "images of other files or options" if fits else "a damaged file"
         raise ValueError(f"cache: got {what} in {path}, expected those asked for; try another name, or delete it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it cannot be written to, which is meant
-        return torch.from_numpy(np.memmap(path, np.float32, "r", shape=shape)), rest
+        return torch.from_numpy(np.memmap(path, np.float32, "r", shape=tuple(notes["shape"]))), notes["notes"]
+
+
+def _read_notes(path: Path) -> dict[str, Any]:
+    """The notes as they were written, of a file of the length that they say."""
+    with open_regular(_notes(path), "notes on images") as file:
+        notes = parse_json(file.read())
+    types = {"key": str, "shape": list, "notes": dict, "sha256": str, "header_sha256": str}
+    if {name: type(value) for name, value in notes.items()} != types or seal(notes) != notes:
+        raise ValueError("got a damaged file of notes, expected the one written with the images")
+    shape = notes["shape"]
+    if len(shape) < 2 or any(type(n) is not int or n < 1 for n in shape):
+        raise ValueError(f"got shape {shown(shape)}, expected that of images")
+    if path.stat().st_size != 4 * math.prod(shape):
+        raise ValueError(f"got a damaged file of {path.stat().st_size} bytes, expected {4 * math.prod(shape)}")
+    return notes
 
 
 def write_cache(path: Path, key: str, parts: Iterable[Tensor], notes: dict[str, Any]) -> None:
-    """Write images to a cache; a crash leaves at most files that :func:`map_cache` does not find.
+    """Write images to a cache; a crash leaves nothing that :func:`map_cache` finds.
 
     Args:
         path: the file; one that exists is replaced.
@@ -63,23 +81,15 @@ def write_cache(path: Path, key: str, parts: Iterable[Tensor], notes: dict[str, 
         OSError: names the file.
     """
     shape: tuple[int, ...] = ()
-    rows, temporary = 0, path.with_name(f"{path.name}.{os.getpid()}.part")  # processes may do it at the same time
-    with storing(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as file:
-                for part in parts:
-                    file.write(part.contiguous().numpy().astype("<f4", copy=False).tobytes())
-                    rows, shape = rows + len(part), tuple(part.shape[1:])
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:  # Ctrl-C too
-            with contextlib.suppress(OSError):
-                temporary.unlink()
-            raise
-    content = {"key": key, "shape": [rows, *shape], "notes": notes}
-    write_atomically(_notes(path), json.dumps(content).encode())
+    rows, digest = 0, hashlib.sha256()
+    with written_atomically(path) as file:
+        for part in parts:
+            content = part.contiguous().numpy().astype("<f4", copy=False).data
+            file.write(content)
+            digest.update(content)
+            rows, shape = rows + len(part), tuple(part.shape[1:])
+    written = seal({"key": key, "shape": [rows, *shape], "notes": notes, "sha256": digest.hexdigest()})
+    write_atomically(_notes(path), json.dumps(written).encode())
 
 
 def _notes(path: Path) -> Path:

@@ -1,7 +1,7 @@
 """The Fréchet and the kernel inception distance (FID, KID), for values that others can be compared with.
 
 Published values come from one network with one set of weights, Inception v3 as the authors of the FID converted it,
-and from bytes in three channels.  That network is in the package torch-fidelity, ``pip install "kodm_lite[fid]"``,
+and from bytes in three channels.  That network is in the package torch-fidelity, ``pip install ".[fid]"`` in a clone,
 which fetches its weights (90 MB) on first use; this module downloads nothing itself.  Any other network gives a
 distance too, of its own scale.
 
@@ -150,7 +150,7 @@ def inception_network() -> torch.nn.Module:
     except Exception as error:  # a package that does not fit torch raises what it likes, and so does a failed download
         raise ValueError(
             f"feature: got None without a torch-fidelity that works ({type(error).__name__}: {error}), expected it "
-            'installed; try pip install "kodm_lite[fid]", or a feature network of your own'
+            'installed; try pip install ".[fid]" in a clone, or a feature network of your own'
         ) from error
     assert isinstance(network, torch.nn.Module)
     return network

@@ -13,6 +13,7 @@ from torch import nn
 
 from kodm_lite import checkpoints
 from kodm_lite.data import PhaseData
+from kodm_lite.files import place
 from kodm_lite.kinds import Process
 from kodm_lite.objectives import Objective
 from kodm_lite.training import TrainingOptions, fit
@@ -42,7 +43,7 @@ class Recipe(ABC):
     @property
     def folder(self) -> Path:
         """Where the model, the state, the log and the pictures of the training lie."""
-        return self.out or Path("runs") / self.name
+        return place(self.out or Path("runs") / self.name)
 
     @property
     def objective(self) -> Objective | None:

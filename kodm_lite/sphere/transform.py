@@ -114,7 +114,7 @@ class SphericalTransform(Packing):
         planes = self.planes(c).movedim(-2, 0)  # (m, ..., part, l)
         rings = planes.reshape(self.L, -1, self.L) @ self.legendre
         rings = rings.reshape(*planes.shape[:-1], self.grid.nlat).movedim((0, -2), (-2, -1))  # (..., ring, m, part)
-        return torch.fft.irfft(torch.view_as_complex(rings.contiguous()), n=self.grid.nlon, norm="forward")
+        return torch.fft.irfft(torch.complex(*rings.unbind(-1)), n=self.grid.nlon, norm="forward")
 
     def adjoint_analysis(self, c: Tensor) -> Tensor:
         """The transpose of :meth:`analysis`: synthesis times the area of every point."""

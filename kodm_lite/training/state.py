@@ -16,7 +16,7 @@ import hashlib
 import json
 import math
 import os
-import zlib
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,20 +27,21 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from kodm_lite.files import storing, write_atomically
+from kodm_lite.checkpoint_header import parse_json, shown
+from kodm_lite.data.arrays import PhaseSource
+from kodm_lite.files import open_regular, place, storing, write_atomically, written_atomically
 from kodm_lite.objectives import Loss
 
 __all__ = ["Log", "Statistics", "read_log", "read_state", "write_state"]
 
-FORMAT = 1
+FORMAT = 2
+_MARK, _UNSEALED = b'"sha256":"', "0" * 64  # before the digest of a file, and in its place until it is known
 BINS = 10  # of time, in the log
 ERRORS = ("error", "baseline", "collective", "collective_baseline", "order", "order_baseline")
 COLUMNS = ("t", "loss", *ERRORS)  # of a table, one row per image
 
-#: Options that may change when a run goes on; ``steps`` too, if the learning rate does not depend on it.
-FREE_OPTIONS = frozenset(
-    {"save_every", "keep_models", "validate_every", "sample_every", "log_every", "compile"},
-)
+#: Options that do not change what is learnt.
+FREE_OPTIONS = frozenset({"save_every", "keep_models", "validate_every", "sample_every", "log_every", "compile"})
 
 
 def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -55,8 +56,13 @@ def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) 
         OSError: the file cannot be written; the one before is still there.
     """
     plain_tensors = {name: x.detach().cpu().contiguous() for name, x in tensors.items()}
-    text = json.dumps({"format": FORMAT, "checksum": _checksum(plain_tensors), **header}, allow_nan=False)
-    write_atomically(path, safetensors.torch.save(plain_tensors, {"training": text}))
+    text = json.dumps({"format": FORMAT, **header}, allow_nan=False)
+    content = safetensors.torch.save(plain_tensors, {"training": text, "sha256": _UNSEALED})
+    start = content.index(_MARK) + len(_MARK)
+    digest = _digest(content, start).encode()
+    with written_atomically(path) as file:
+        for part in (content[:start], digest, memoryview(content)[start + len(digest) :]):
+            file.write(part)
 
 
 def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> dict[str, Any]:
@@ -66,7 +72,7 @@ def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> d
         path: a file of :func:`write_state`.
         tensors: by name; get the numbers of the file, and keep their device and their layout in memory, with which
             rounding changes.
-        run: "network", "process", "data" and "options" of the run that wants to go on.
+        run: "network", "process", "data", "options" and what else must be the same of the run that wants to go on.
 
     Returns:
         The header.
@@ -75,26 +81,27 @@ def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> d
         ValueError: the file is damaged, of another format, or of another run; says what differs.
     """
     try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header = json.loads(file.metadata()["training"])
-            stored = {name: file.get_tensor(name) for name in file.keys()}
-        if header.get("checksum") not in (None, _checksum(stored)):  # None: of an earlier version
-            raise SafetensorError("another checksum than it was written with")
-    except (SafetensorError, TypeError, KeyError, json.JSONDecodeError) as error:
+        header, stored = _read(path)
+    except (OSError, SafetensorError, ValueError, TypeError, KeyError, RuntimeError) as error:
         raise ValueError(
             f"resume: got {path}, which cannot be read ({error}), expected a state of kodm_lite.training; "
             "try resume=False to start anew"
         ) from error
-    if header["format"] != FORMAT:
-        raise ValueError(f"resume: got format {header['format']} in {path}, expected {FORMAT}; try resume=False")
-    different = differences(header["run"], run)
-    shapes, expected = ({name: x.shape for name, x in group.items()} for group in (stored, tensors))
-    if not different and shapes != expected:
+    different, changed = differences(header["run"], run)
+    found, expected = ({name: (x.dtype, x.shape) for name, x in group.items()} for group in (stored, tensors))
+    if not different and found != expected:
         different.append("weights of another version of kodm_lite")
     if different:
         raise ValueError(
             f"resume: got the state of another run in {path}, with {'; '.join(different)}; expected no difference; "
-            "try another folder, or resume=False to start anew"
+            "try another folder, where the training may start from the weights of this one (kodm_lite.load(folder)"
+            ".network, or --start FOLDER), or resume=False to start anew"
+        )
+    finished = header["step"] == run["options"]["steps"]
+    if finished and any("shards" not in text for text in changed):  # with other shards it would be as finished
+        raise ValueError(
+            f"resume: got a finished training in {path}, with {'; '.join(changed)}; expected no difference; try more "
+            "steps to go on with what is new, another folder that starts from these weights, or resume=False"
         )
     if header["step"] > run["options"]["steps"]:
         raise ValueError(
@@ -103,43 +110,93 @@ def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> d
         )
     for name, tensor in tensors.items():
         tensor.copy_(stored[name])
+    if changed and not finished:
+        warnings.warn(f"the training in {path.parent} goes on with {'; '.join(changed)}", stacklevel=2)
     return header
 
 
-def _checksum(tensors: dict[str, Tensor]) -> int:
-    """Of names and bits; not against malice, but against disks."""
-    found = 0
-    for name in sorted(tensors):
-        bits = tensors[name].reshape(-1).view(torch.uint8).numpy().data
-        found = zlib.crc32(bits, zlib.crc32(name.encode(), found))
-    return found
+def _read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Header and tensors; no byte is believed before the digest of all of them is right."""
+    with open_regular(path, "a state") as file:
+        content = file.read()
+    start = content.find(_MARK) + len(_MARK)
+    if start < len(_MARK) or content[start : start + len(_UNSEALED)] != _digest(content, start).encode():
+        raise ValueError("its content is not what was written, or is of another format")
+    length = int.from_bytes(content[:8], "little")
+    header = parse_json(json.loads(content[8 : 8 + length])["__metadata__"]["training"].encode())
+    rules = {
+        "format": lambda x: type(x) is int and x == FORMAT,
+        "step": lambda x: type(x) is int and x >= 0,
+        "minutes": lambda x: _is_number(x) and x >= 0,
+        "validations": lambda x: isinstance(x, list) and all(map(_is_line, x)),
+        "run": lambda x: isinstance(x, dict) and all(isinstance(part, dict) for part in x.values()),
+    }
+    if header.keys() != rules.keys():
+        raise ValueError(f"got fields {shown(list(header))}, expected {', '.join(rules)}")
+    for name, right in rules.items():
+        if not right(header[name]):
+            raise ValueError(f"{name}: got {shown(header[name])}, which is none of format {FORMAT}")
+    return header, safetensors.torch.load(content)
 
 
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What makes two runs different ones, one text each: "options learning_rate 0.001, not 0.01"."""
+def _digest(content: bytes, start: int) -> str:
+    """Of all bytes but those of the digest itself; not against malice, but against disks."""
+    digest = hashlib.sha256(content[:start])
+    digest.update(memoryview(content)[start + len(_UNSEALED) :])
+    return digest.hexdigest()
+
+
+def _is_number(x: Any) -> bool:
+    return type(x) in (int, float) and math.isfinite(x)
+
+
+def _is_line(line: Any) -> bool:
+    """Whether this is an object with a step and numbers as in the log."""
+
+    def is_value(x: Any) -> bool:
+        return x is None or _is_number(x) or (isinstance(x, list) and all(e is None or _is_number(e) for e in x))
+
+    if not isinstance(line, dict) or type(line.get("step")) is not int or line["step"] < 0:
+        return False
+    validation = line.get("validation", {})
+    return isinstance(validation, dict) and all(
+        is_value(x) for group in (line, validation) for name, x in group.items() if name != "validation"
+    )
+
+
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """What makes two runs different ones, and with which other means the same one goes on.
+
+    One text each: "data shape [20, 2], not [19, 2]", and "options learning_rate 0.01 in place of 0.001".  Other options
+    are other means to the same end; more steps are what one goes on for, and only change the past of a cosine.
+    """
     wanted = json.loads(json.dumps(wanted))  # what a file makes of tuples
+    different, changed = [], []
     free = FREE_OPTIONS | ({"steps"} if wanted["options"]["decay"] == "constant" else set())
-    found = []
-    for part in [part for part in wanted if part in stored]:  # a state of an earlier version has fewer
-        ignored = free if part == "options" else frozenset()
-        before = stored[part]
-        for name in sorted((wanted[part].keys() | before.keys()) - ignored):
-            old, new = before.get(name), wanted[part].get(name)
-            if old != new:
-                found.append(f"{part} {name} {str(old)[:40]}, not {str(new)[:40]}")
-    return found
+    for part in wanted | stored:
+        before, after = stored.get(part, {}), wanted.get(part, {})
+        for name in sorted(after.keys() | before.keys()):
+            old, new = (str(entries.get(name))[:40] for entries in (before, after))
+            if before.get(name) == after.get(name) or (part == "options" and name in free):
+                continue
+            if part == "options" and name not in ("seed", "objective"):
+                changed.append(f"options {name} {new} in place of {old}")
+            else:
+                different.append(f"{part} {name} {old}, not {new}")
+    return different, changed
 
 
 _PART = 256  # images
 
 
-def fingerprint(theta: Tensor, labels: Tensor | None) -> dict[str, Any]:
+def fingerprint(data: PhaseSource) -> dict[str, Any]:
     """Shape and checksum of a data set."""
     digest = hashlib.sha256()
-    for x in (theta, labels):
-        for part in () if x is None else x.split(_PART):  # no copy of all data, which may not fit into memory
-            digest.update(part.cpu().contiguous().numpy().data)
-    return {"shape": list(theta.shape), "sha256": digest.hexdigest()}
+    for index in torch.arange(data.shape[0]).split(_PART):  # no copy of all data, which may not fit into memory
+        digest.update(data.take(index).cpu().contiguous().numpy().data)
+    if data.labels is not None:
+        digest.update(data.labels.cpu().contiguous().numpy().data)
+    return {"shape": list(data.shape), "sha256": digest.hexdigest()}
 
 
 class Statistics:
@@ -243,15 +300,25 @@ class Log:
 
 
 def read_log(folder: str | os.PathLike[str]) -> list[dict[str, Any]]:
-    """The lines of a run's log; none if there is no log.  A line cut short by a crash is left out.
+    """The lines of a run's log; none if there is no log.  A line cut short by a crash, or damaged, is left out.
 
     Lines with "loss" tell about the images since the line before, in lists over ten bins of time (None: no image);
     lines with "validation" about held-out images.  Every line has a "step".
+
+    Raises:
+        ValueError: the log is no file.
     """
-    path, lines = Path(folder) / "log.jsonl", []
-    for text in path.read_text().splitlines() if path.exists() else []:
-        with contextlib.suppress(json.JSONDecodeError):
-            line = json.loads(text)
-            if isinstance(line, dict) and "step" in line:
+    path, lines = place(folder) / "log.jsonl", []
+    if not path.exists():
+        return []
+    try:
+        with open_regular(path, "a log") as file:
+            texts = file.read().split(b"\n")
+    except ValueError as error:
+        raise ValueError(f"log: {path}: {error}") from error
+    for text in texts:
+        with contextlib.suppress(ValueError):
+            line = parse_json(text)
+            if _is_line(line):
                 lines.append(line)
     return lines
