@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from kodm_lite.circular import image_to_phase, phase_to_image, to_uint8, validate_phases, wrap
+from kodm_lite.circular import check_floating, image_to_phase, phase_to_image, to_uint8, validate_phases, wrap
 
 __all__ = ["HALF_CIRCLE", "PUBLISHED", "Angles", "Encoding", "GreyLevels", "Numbers"]
 
@@ -79,6 +79,7 @@ class GreyLevels:
 
     def project(self, x: Tensor) -> Tensor:
         """Beyond black is black, beyond white is white."""
+        check_floating(x, "x")
         return wrap(x.clamp(-self.scale * math.pi, self.scale * math.pi))
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,6 +119,7 @@ class Angles:
 
     def project(self, x: Tensor) -> Tensor:
         """The ends of the circle for numbers beyond them."""
+        check_floating(x, "x")
         return wrap(x.clamp(-math.pi, math.pi))
 
     def to_dict(self) -> dict[str, Any]:
