@@ -282,7 +282,8 @@ def _checked_shape(shape: tuple[int, ...], start: Tensor | None) -> tuple[int, .
         raise ValueError(f"shape: got {shape!r}, expected (B, ...), such as images (B, C, H, W); try (16, 1, 32, 32)")
     shape = tuple(check_count("shape", n) for n in shape)
     if start is not None and (not isinstance(start, Tensor) or tuple(start.shape) != shape):
-        raise ValueError(f"start: got {told(start)}, expected states of shape {shape}")
+        got = f"shape {tuple(start.shape)}" if isinstance(start, Tensor) else told(start)
+        raise ValueError(f"start: got {got}, expected {shape}")
     return shape
 
 

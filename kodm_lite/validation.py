@@ -74,5 +74,5 @@ def check_methods(name: str, value: Any, *methods: str) -> None:
 def told(value: Any) -> str:
     """An argument in a message: shape and dtype of a tensor, anything else in a few words."""
     if isinstance(value, Tensor):
-        return f"{value.dtype} of shape {tuple(value.shape)}"
+        return f"shape {tuple(value.shape)} of {value.dtype}"
     return repr(value)[:60]
