@@ -28,7 +28,6 @@ from kodm_lite.reproduce.methods import METHODS, Method
 __all__ = ["Cell", "Plan", "run"]
 
 FEWEST = 20  # images of a set that can be measured
-COMPARED = 4096  # training images among which copies are looked for
 SHOWN = 8  # samples on the picture of a cell
 
 
@@ -147,11 +146,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class _Images:
-    """Images to learn from, to compare with (twice as many as samples, where there are), and to look for copies in."""
+    """Images to learn from, among which copies are looked for, and to compare with, twice as many as samples if so."""
 
     def __init__(self, recipe: ImageRecipe, images: int):
         self.data, self.validation = recipe.data()
-        self.real, self.seen = recipe.images("test", 2 * images), recipe.images("train", COMPARED)
+        self.real = recipe.images("test", 2 * images)
         if len(self.real) < 2 * FEWEST:
             raise ValueError(f"data: got {len(self.real)} images to compare with, expected at least {2 * FEWEST}")
 
@@ -161,7 +160,7 @@ def _measure(plan: Plan, cell: Cell, images: _Images, progress: bool) -> dict[st
     model = checkpoints.load(_trained(plan, cell, method, images, progress), _device())
     samples = _samples(method, model, cell, plan)
     write_grid(plan.folder / "cells" / f"{cell.name}.png", samples[:SHOWN], model.encoding, columns=SHOWN)
-    found = evaluate(samples, images.real, images.seen, seed=cell.seed)
+    found = evaluate(samples, images.real, images.data, seed=cell.seed)
     return {"evaluation": found.to_dict(), "title": method.title, "minutes": model.card.get("minutes")}
 
 
