@@ -120,8 +120,8 @@ class MeanField:
     def check(self, process: Any, x0: Tensor) -> None:
         """Refuse a process without a mean field, or with one that is too strong for its law."""
         _check_kuramoto(self, process)
-        process.check_steps(self.steps)
         mean_field_law(process, x0[:1], torch.ones(1))
+        process.check_steps(self.steps)
 
     def __call__(
         self,

@@ -34,7 +34,9 @@ from kodm_lite import (
     to_uint8,
 )
 from kodm_lite.checkpoints import Model
+from kodm_lite.cli.common import as_options, with_home
 from kodm_lite.encoding import Angles, GreyLevels
+from kodm_lite.metrics import nearest_distances
 from kodm_lite.networks import SIZES, PeriodicMLP, PeriodicUNet
 from kodm_lite.pictures.files import FILM_BYTES, grid, write_film
 from kodm_lite.reproduce.table import summary, table
@@ -186,10 +188,72 @@ def test_the_recipes():
     assert not (validation.theta[:, None, :, :4, :4] == data.theta[None, :50, :, :4, :4]).flatten(2).all(2).any()
 
 
-def test_the_package_alone_loads_none_of_this():
-    names = ("tyro", "accelerate", "skimage", "matplotlib.pyplot", "kodm_lite.sphere", "kodm_lite.cli")
-    code = f"import sys, kodm_lite; print([name for name in {names} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+HELP = """
+from kodm_lite import cli
+try:
+    cli.main(["--help"])
+except SystemExit:
+    pass
+"""
+
+
+@pytest.mark.parametrize("code, own", [("import kodm_lite", ("tyro", "kodm_lite.cli")), (HELP, ())])
+def test_the_package_and_its_help_load_none_of_this(code, own):
+    names = ("accelerate", "skimage", "matplotlib.pyplot", "kodm_lite.sphere", *own)
+    code += f"\nimport sys; print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kodm-lite {kodm_lite.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words, advice",
+    [
+        ("trian textures-32", "did you mean kodm-lite train?"),
+        ("train texture-32 --steps 4", "did you mean kodm-lite train textures-32?"),
+        ("train textures-32 --stps 4", "see kodm-lite train textures-32 --help"),
+        ("train --steps 4", "see kodm-lite train --help"),
+        ("sample digits-16 -n many", "see kodm-lite sample --help"),
+        ("dream", "see kodm-lite --help"),
+        ("", "see kodm-lite --help"),
+    ],
+)
+def test_words_that_cannot_be_understood_get_advice(capsys, words, advice):
+    assert usage_error(capsys, words.split()).splitlines()[-1] == f"kodm-lite: {advice}"
+
+
+def test_help_says_what_a_training_costs_and_when_it_is_saved(capsys):
+    text = helped(capsys, [])
+    for expected in ("40 to 50 minutes", "every two minutes", "SIGTERM", "SIGHUP", "step 50", "after 20 steps"):
+        assert expected in text
+    assert "--tyro-write-completion" in text and "those of Apple are not" in text
+
+
+@pytest.mark.parametrize(
+    "message, expected",
+    [
+        ("size: got 7, expected 8; try size=8", "size: got 7, expected 8; try --size 8"),
+        ("try another, or resume=False to start anew", "try another, or --no-resume to start anew"),
+        ("try test_share=0.25", "try --test-share 0.25"),
+        ("try coupled=True or seed=0", "try --coupled or --seed 0"),
+        ("try sample(..., steps=n) or theta=None, as x=3", "try sample(..., steps=n) or theta=None, as x=3"),
+    ],
+)
+def test_advice_of_the_library_is_said_as_options(message, expected):
+    assert as_options(message) == expected
+
+
+def test_a_tilde_is_home_wherever_it_stands(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    for word in ("~/a", "--out=~/a", "--out=~/a=b"):
+        assert with_home(word) == word.replace("~", "/home/me")
+    for word in ("a~", "--out=a/~/b", "--out", "", "-n=~"):
+        assert with_home(word) == word
 
 
 def test_train_then_sample_as_the_training_says(capsys, photographs, tmp_path, monkeypatch, tiny_recipes):
@@ -210,7 +274,7 @@ def test_train_then_sample_as_the_training_says(capsys, photographs, tmp_path, m
     assert words[:2] == ["sample", str(out)]
     assert cli.main([*words, *QUICK, "--method", "ancestral", "--class", "dogs"]) == 0
     with Image.open("samples.png") as picture:
-        assert picture.mode == "RGB" and picture.size == (4 * 9 - 1, 4 * 9 - 1)
+        assert picture.mode == "RGB" and picture.size == (15 * 35, 15 * 35)
 
     assert train_folder(photographs, out, "--classes", "--channels", "3", *QUICK) == 0  # nothing left to do
     again = checkpoints.load(out / "model.safetensors")
@@ -300,16 +364,19 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(photographs, tmp_path):
     assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, stopped + 3))
 
 
-@pytest.mark.parametrize("n, columns, rows", [(1, 1, 1), (5, 3, 2), (16, 4, 4)])
-def test_a_grid_shows_the_samples_in_order(grey, tmp_path, n, columns, rows):
+@pytest.mark.parametrize("n, columns, rows, larger", [(1, 1, 1, 64), (5, 3, 2, 20), (16, 4, 4, 15)])
+def test_a_grid_shows_the_samples_in_order_and_large(grey, tmp_path, n, columns, rows, larger):
     out = tmp_path / "grid.png"
     assert cli.main(["sample", grey, "-n", str(n), *QUICK, "--out", str(out)]) == 0
     model = checkpoints.load(grey)
     options = {"steps": 3, "calibration": model.calibration, "seeds": range(n)}
     theta = sample(model.network, PROCESS, (n, 1, 8, 8), **options)
     with Image.open(out) as picture:
-        assert picture.mode == "L" and picture.size == (columns * 9 - 1, rows * 9 - 1)
-        pixels = np.asarray(picture).astype(int)
+        assert picture.mode == "L" and picture.size == (larger * (columns * 9 - 1), larger * (rows * 9 - 1))
+        assert 512 <= picture.width < 600
+        drawn = np.asarray(picture).astype(int)
+    pixels = drawn[::larger, ::larger]
+    assert (drawn == pixels.repeat(larger, 0).repeat(larger, 1)).all(), "every pixel is a square of them"
     k = n - 1
     i, j = 9 * (k // columns), 9 * (k % columns)
     assert np.abs(pixels[i : i + 8, j : j + 8] - to_uint8(theta[k, 0], 0.9).numpy()).max() <= 1
@@ -334,6 +401,13 @@ def test_an_archive_has_phases_seeds_and_header(grey, tmp_path):
 
     expected = sample(score, PROCESS, (5, 1, 8, 8), steps=3, method="euler", seeds=range(7, 12))
     assert apart(theta, expected.numpy()) < 1e-4
+
+
+def test_an_array_of_numpy_has_the_phases_alone(grey, tmp_path):
+    for name in ("a.npy", "a.npz"):
+        assert cli.main(["sample", grey, "-n", "3", *QUICK, "--out", str(tmp_path / name)]) == 0
+    theta = np.load(tmp_path / "a.npy", allow_pickle=False)
+    assert theta.dtype == np.float32 and np.array_equal(theta, phases(tmp_path / "a.npz"))
 
 
 def test_images_depend_on_their_seed_and_not_on_number_or_chunk(grey, tmp_path):
@@ -386,7 +460,7 @@ def test_a_film_ends_with_the_samples(models, tmp_path, name, steps, frames):
     with Image.open(tmp_path / "film.gif") as film:
         assert film.n_frames == frames and film.info["loop"] == 0
         larger = film.width // 35
-        assert film.size == (35 * larger, 8 * larger) and larger == 14
+        assert film.size == (35 * larger, 8 * larger) and larger == 15
         film.seek(frames - 1)
         last = np.asarray(film.convert("RGB")).astype(int)[::larger, ::larger]
     expected = np.asarray(
@@ -462,7 +536,7 @@ def test_errors_of_sampling(capsys, models, grey, tmp_path):
     torch.save({}, tmp_path / "pickle.pt")
     fails(capsys, ["sample", tmp_path / "pickle.pt", *out], "never loads pickles")
     for option in ("-n", "--steps", "--chunk"):
-        fails(capsys, ["sample", grey, option, "0", *out], "got 0, expected at least 1")
+        fails(capsys, ["sample", grey, option, "0", *out], "got 0, expected an integer from 1")
     fails(capsys, ["sample", grey, "--method", "magic", *out], "method: got 'magic', expected one of ode, ancestral")
     fails(capsys, ["sample", grey, "--seed", "-1", *out], "seed: got -1")
     fails(capsys, ["sample", grey, "--class", "wool", *out], "'wool'", "['brick', 'grass']")
@@ -607,7 +681,7 @@ def test_data_lists_explains_and_checks(capsys, tmp_path):
 @pytest.mark.parametrize("name", ["fingerprints-32", "orientations", "digits-16", "terrain-32"])
 def test_every_recipe_trains_and_samples_by_class(capsys, tmp_path, monkeypatch, name):
     monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
-    monkeypatch.setattr(recipes.images, "VALIDATION_IMAGES", 4)
+    monkeypatch.setattr(recipes.data_sets, "VALIDATION_IMAGES", 4)
     few = {"fingerprints-32": ["--prints", "8"], "orientations": ["--prints", "8"], "terrain-32": ["--crops", "8"]}
     words = ["train", name, "--out", str(tmp_path / "run"), *few.get(name, []), "--steps", "2", "--batch-size", "4"]
     assert cli.main([*words, "--sample-every", "2"]) == 0
@@ -802,9 +876,11 @@ def test_evaluate_refuses_a_folder_of_images_for_a_model_of_angles(capsys, photo
 @pytest.mark.parametrize(
     "learned, noted", [("fingerprints made by kodm_lite, ridges 9 pixels apart", True), (None, False)]
 )
-def test_evaluate_notes_that_a_model_has_learned_from_other_images(capsys, tmp_path, learned, noted):
+def test_evaluate_notes_that_a_model_has_learned_from_other_images(capsys, tmp_path, monkeypatch, learned, noted):
     card = {} if learned is None else {"data": learned}
     checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), GreyLevels(0.5), None, card))
+    few = recipes.FingerprintRecipe(size=32, period=5.0, prints=40)
+    monkeypatch.setitem(recipes.RECIPES, "fingerprints-32", (few, ""))
     words = ["evaluate", str(tmp_path / "m.safetensors"), "--data", "fingerprints-32", "-n", "20", "--steps", "1"]
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
@@ -817,8 +893,12 @@ def test_guidance_needs_a_class(capsys, grey, tmp_path):
     assert "guidance: got 3.0 without a class" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["textures-32", "terrain-32"])
-def test_few_training_images_are_some_of_all(name):
-    recipe = recipes.recipe_of(name)
-    few = recipe.images("train", 8).theta
-    assert torch.equal(few, recipe.images("train").theta[:8])
+def test_copies_are_looked_for_among_all_training_images(capsys, textured, monkeypatch):
+    def stop(samples, real, train, seed):
+        raise ValueError(f"{len(train)} images, the last at {float(nearest_distances(last, train.theta)):.3f}")
+
+    last = recipes.recipe_of("textures-32").images("train").theta[-1:]
+    monkeypatch.setattr(cli.evaluation, "evaluate", stop)
+    words = ["evaluate", str(textured), "--data", "textures-32", "-n", "24", "--steps", "1"]
+    assert cli.main(words) == 1
+    assert "32768 images, the last at 0.000" in capsys.readouterr().err

@@ -129,12 +129,15 @@ def _run(words: Sequence[str]) -> None:
 
 def _advice(words: Sequence[str]) -> str:
     """What helps after words that cannot be understood: the command that was meant, or the help of the one at hand."""
-    right = ["kodm-lite"]
-    for word, known in zip(words, (COMMANDS, TRAININGS if words[:1] == ["train"] else {}), strict=False):
-        if word not in known:
-            meant = difflib.get_close_matches(word, known, 1)
-            return f"did you mean {' '.join([*right, *meant])}?" if meant else f"see {' '.join(right)} --help"
+    right, known = ["kodm-lite"], list(COMMANDS)
+    for word in words:
+        meant = difflib.get_close_matches(word, known, 1)
+        if not meant:
+            break
+        if meant != [word]:
+            return f"did you mean {' '.join([*right, *meant])}?"
         right.append(word)
+        known = list(TRAININGS) if right[1:] == ["train"] else []
     return f"see {' '.join(right)} --help"
 
 

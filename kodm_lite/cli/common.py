@@ -77,5 +77,5 @@ def as_options(message: str) -> str:
 
 def with_home(word: str) -> str:
     """A word of the command line with "~" written out, also in "--out=~/a.png", where a shell leaves it."""
-    option, equals, value = word.rpartition("=") if word.startswith("--") else ("", "", word)
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
     return f"{option}{equals}{os.path.expanduser(value)}"

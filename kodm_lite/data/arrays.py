@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -22,13 +22,25 @@ from kodm_lite.encoding import Encoding
 __all__ = ["DatasetExamples", "PhaseSource", "memory_mapped"]
 
 
+@runtime_checkable
 class PhaseSource(Protocol):
     """What a training needs to know of its data."""
 
-    labels: Tensor | None
-    names: tuple[str, ...]
-    encoding: Encoding
-    source: str
+    @property
+    def labels(self) -> Tensor | None:
+        """Class of each example (n,), integers, or None."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The classes' names."""
+
+    @property
+    def encoding(self) -> Encoding:
+        """What the phases stand for."""
+
+    @property
+    def source(self) -> str:
+        """Where the examples come from."""
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -40,8 +40,13 @@ class PhaseData:
             )
 
     @property
-    def scale(self) -> float:
-        return getattr(self.encoding, "scale", 1.0)
+    def shape(self) -> tuple[int, ...]:
+        """Number of examples and shape of one."""
+        return tuple(self.theta.shape)
+
+    def take(self, index: Tensor) -> Tensor:
+        """The phases of these examples (B, ...)."""
+        return self.theta[index.to(self.theta.device, non_blocking=True)]
 
     def __len__(self) -> int:
         return len(self.theta)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import abstractmethod
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any, Literal
 
@@ -36,9 +36,8 @@ Size = Literal["small", "coarse", "medium", "large"]  # of a network
 
 def recommended_options() -> TrainingOptions:
     """What trains well on small images of textures."""
-    return TrainingOptions(
-        steps=7500, batch_size=32, learning_rate=1.5e-3, precision="bf16", ema=0.999, sample_every=500
-    )
+    options = TrainingOptions(steps=7500, batch_size=32, learning_rate=1.5e-3, ema=0.999)
+    return replace(options, precision="bf16", sample_every=500)
 
 
 @dataclass(frozen=True, kw_only=True)

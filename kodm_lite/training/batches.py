@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -15,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from kodm_lite.data.arrays import PhaseSource
 from kodm_lite.data.phase_data import PhaseData
 from kodm_lite.encoding import Angles, Encoding
 from kodm_lite.kinds import Process
@@ -28,8 +30,8 @@ ORDER, BATCH, NOISE, HELD_OUT = range(4)  # what random numbers are for: streams
 
 
 def as_data(
-    name: str, data: Tensor | PhaseData, encoding: Encoding | None, process: Process, stored: bool
-) -> PhaseData:
+    name: str, data: Tensor | PhaseSource, encoding: Encoding | None, process: Process, stored: bool
+) -> PhaseSource:
     """Data that know what their phases stand for.
 
     Args:
@@ -42,7 +44,7 @@ def as_data(
     Raises:
         ValueError: an encoding beside data that have one, or none for a bare tensor of images that needs one.
     """
-    if isinstance(data, PhaseData):
+    if isinstance(data, PhaseSource):
         if encoding is not None and encoding != data.encoding:
             raise ValueError(f"encoding: got {encoding} for {name} with {data.encoding}, expected no other one")
         return data
@@ -59,24 +61,30 @@ def as_data(
     return PhaseData(data, None, (), encoding or Angles(), "a tensor")
 
 
-def check_data(name: str, data: PhaseData, network: nn.Module, process: Process) -> PhaseData:
+def check_data(name: str, data: PhaseSource, network: nn.Module, process: Process) -> PhaseSource:
     """The data as the network needs them: float32, with labels if it has classes.
+
+    The phases of :class:`kodm_lite.PhaseData` are looked at, those of other sources only as far as one example tells.
 
     Raises:
         ValueError: no states of the process, another shape than the network's, labels that are not its classes,
             another process.
     """
-    process.validate(data.theta, name)
+    one = data.take(torch.arange(1))
+    process.validate(data.theta if isinstance(data, PhaseData) else one, name)
     if any(getattr(part, "process", process) != process for part in network.modules()):
         raise ValueError(
             "process: got another one than the network's, expected the same; try to build it with this one"
         )
     labels, classes = data.labels, getattr(network, "config", {}).get("classes")
     if classes:
-        labels = check_labels(f"{name}, labels", labels, len(data), classes)
-    _check_network(network, name, data.theta[:1])
-    theta = data.theta.detach().float()
-    return PhaseData(theta, labels if classes else None, data.names, data.encoding, data.source, data.licence)
+        labels = check_labels(f"{name}, labels", labels, data.shape[0], classes)
+    _check_network(network, name, one)
+    own = copy.copy(data)  # the caller's is not changed
+    object.__setattr__(own, "labels", labels if classes else None)
+    if isinstance(own, PhaseData):
+        object.__setattr__(own, "theta", own.theta.detach().float())
+    return own
 
 
 def check_labels(name: str, labels: Any, count: int, classes: int) -> Tensor:
@@ -143,9 +151,10 @@ class Batch(NamedTuple):
 class Batches:
     """The images, labels, times and noise of every step; data that are not too large stay on ``device``."""
 
-    def __init__(self, data: PhaseData, options: TrainingOptions, device: torch.device):
-        small = data.theta.nbytes <= RESIDENT_BYTES
-        self.theta, self.labels = data.theta.to(device) if small else data.theta, data.labels
+    def __init__(self, data: PhaseSource, options: TrainingOptions, device: torch.device):
+        if isinstance(data, PhaseData) and data.theta.nbytes <= RESIDENT_BYTES:
+            data = replace(data, theta=data.theta.to(device))
+        self.data, self.labels, self.count = data, data.labels, data.shape[0]
         self.options, self.device = options, device
 
     def shard(self, step: int, shard: int) -> Batch:
@@ -158,7 +167,7 @@ class Batches:
 
     def whole(self) -> Iterator[Batch]:
         """All images in parts, with the same times and noise whenever it is called."""
-        n, seed = len(self.theta), self.options.seed
+        n, seed = self.count, self.options.seed
         u = (_permutation(HELD_OUT, seed, 0, n) + 0.5) / n
         for start in range(0, n, self.options.batch_size):
             part = np.arange(n)[start : start + self.options.batch_size]
@@ -166,7 +175,7 @@ class Batches:
 
     def _order(self, step: int) -> np.ndarray:
         """Which images: all of them in random order, then all in another order, and so on, cut into batches."""
-        size, n = self.options.batch_size, len(self.theta)
+        size, n = self.options.batch_size, self.count
         epochs, places = np.divmod(np.arange(step * size, (step + 1) * size), n)
         orders = [_permutation(ORDER, self.options.seed, e, n)[places[epochs == e]] for e in np.unique(epochs)]
         return np.concatenate(orders)
@@ -178,7 +187,7 @@ class Batches:
         # Neighbouring steps and shards must not have neighbouring seeds.
         seed = int(np.random.SeedSequence(key).generate_state(1, np.uint64)[0]) >> 1
         generator = torch.Generator(self.device).manual_seed(seed)
-        theta0 = self._send(self.theta[index.to(self.theta.device, non_blocking=True)])
+        theta0 = self._send(self.data.take(index))
         return Batch(theta0, label, torch.from_numpy(u).float(), generator)
 
     def _send(self, x: Tensor) -> Tensor:

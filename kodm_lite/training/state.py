@@ -16,6 +16,7 @@ import hashlib
 import json
 import math
 import os
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from kodm_lite.checkpoint_header import parse_json, shown
+from kodm_lite.data.arrays import PhaseSource
 from kodm_lite.files import open_regular, place, storing, write_atomically, written_atomically
 from kodm_lite.objectives import Loss
 
@@ -38,10 +40,8 @@ BINS = 10  # of time, in the log
 ERRORS = ("error", "baseline", "collective", "collective_baseline", "order", "order_baseline")
 COLUMNS = ("t", "loss", *ERRORS)  # of a table, one row per image
 
-#: Options that may change when a run goes on; ``steps`` too, if the learning rate does not depend on it.
-FREE_OPTIONS = frozenset(
-    {"save_every", "keep_models", "validate_every", "sample_every", "log_every", "compile"},
-)
+#: Options that do not change what is learnt.
+FREE_OPTIONS = frozenset({"save_every", "keep_models", "validate_every", "sample_every", "log_every", "compile"})
 
 
 def write_state(path: Path, tensors: dict[str, Tensor], header: dict[str, Any]) -> None:
@@ -87,14 +87,21 @@ def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> d
             f"resume: got {path}, which cannot be read ({error}), expected a state of kodm_lite.training; "
             "try resume=False to start anew"
         ) from error
-    different = differences(header["run"], run)
+    different, changed = differences(header["run"], run)
     found, expected = ({name: (x.dtype, x.shape) for name, x in group.items()} for group in (stored, tensors))
     if not different and found != expected:
         different.append("weights of another version of kodm_lite")
     if different:
         raise ValueError(
             f"resume: got the state of another run in {path}, with {'; '.join(different)}; expected no difference; "
-            "try another folder, or resume=False to start anew"
+            "try another folder, where the training may start from the weights of this one (kodm_lite.load(folder)"
+            ".network, or --start FOLDER), or resume=False to start anew"
+        )
+    finished = header["step"] == run["options"]["steps"]
+    if finished and any("shards" not in text for text in changed):  # with other shards it would be as finished
+        raise ValueError(
+            f"resume: got a finished training in {path}, with {'; '.join(changed)}; expected no difference; try more "
+            "steps to go on with what is new, another folder that starts from these weights, or resume=False"
         )
     if header["step"] > run["options"]["steps"]:
         raise ValueError(
@@ -103,6 +110,8 @@ def read_state(path: Path, tensors: dict[str, Tensor], run: dict[str, Any]) -> d
         )
     for name, tensor in tensors.items():
         tensor.copy_(stored[name])
+    if changed and not finished:
+        warnings.warn(f"the training in {path.parent} goes on with {'; '.join(changed)}", stacklevel=2)
     return header
 
 
@@ -155,31 +164,39 @@ def _is_line(line: Any) -> bool:
     )
 
 
-def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> list[str]:
-    """What makes two runs different ones, one text each: "options learning_rate 0.001, not 0.01"."""
+def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> tuple[list[str], list[str]]:
+    """What makes two runs different ones, and with which other means the same one goes on.
+
+    One text each: "data shape [20, 2], not [19, 2]", and "options learning_rate 0.01 in place of 0.001".  Other options
+    are other means to the same end; more steps are what one goes on for, and only change the past of a cosine.
+    """
     wanted = json.loads(json.dumps(wanted))  # what a file makes of tuples
+    different, changed = [], []
     free = FREE_OPTIONS | ({"steps"} if wanted["options"]["decay"] == "constant" else set())
-    found = []
     for part in wanted | stored:
-        ignored = free if part == "options" else frozenset()
         before, after = stored.get(part, {}), wanted.get(part, {})
-        for name in sorted((after.keys() | before.keys()) - ignored):
-            old, new = before.get(name), after.get(name)
-            if old != new:
-                found.append(f"{part} {name} {str(old)[:40]}, not {str(new)[:40]}")
-    return found
+        for name in sorted(after.keys() | before.keys()):
+            old, new = (str(entries.get(name))[:40] for entries in (before, after))
+            if before.get(name) == after.get(name) or (part == "options" and name in free):
+                continue
+            if part == "options" and name not in ("seed", "objective"):
+                changed.append(f"options {name} {new} in place of {old}")
+            else:
+                different.append(f"{part} {name} {old}, not {new}")
+    return different, changed
 
 
 _PART = 256  # images
 
 
-def fingerprint(theta: Tensor, labels: Tensor | None) -> dict[str, Any]:
+def fingerprint(data: PhaseSource) -> dict[str, Any]:
     """Shape and checksum of a data set."""
     digest = hashlib.sha256()
-    for x in (theta, labels):
-        for part in () if x is None else x.split(_PART):  # no copy of all data, which may not fit into memory
-            digest.update(part.cpu().contiguous().numpy().data)
-    return {"shape": list(theta.shape), "sha256": digest.hexdigest()}
+    for index in torch.arange(data.shape[0]).split(_PART):  # no copy of all data, which may not fit into memory
+        digest.update(data.take(index).cpu().contiguous().numpy().data)
+    if data.labels is not None:
+        digest.update(data.labels.cpu().contiguous().numpy().data)
+    return {"shape": list(data.shape), "sha256": digest.hexdigest()}
 
 
 class Statistics:
