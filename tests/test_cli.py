@@ -111,7 +111,7 @@ def tiny_recipes(monkeypatch):
 
 
 def train_folder(photographs, out, *options):
-    words = ["--size", "8", "--batch-size", "4", "--simulation-steps", "5", "--out", str(out)]
+    words = ["--size", "8", "--batch-size", "4", "--simulation-steps", "20", "--out", str(out)]
     return cli.main(["train", "folder", str(photographs), *words, *options])
 
 
@@ -332,7 +332,7 @@ def test_one_photograph_is_enough(capsys, photographs, tmp_path, tiny_recipes):
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(photographs, tmp_path):
     """A real process with a real signal; the small network as it is."""
-    words = ["train", "folder", photographs, "--size", "8", "--batch-size", "2", "--simulation-steps", "4"]
+    words = ["train", "folder", photographs, "--size", "8", "--batch-size", "2", "--simulation-steps", "20"]
     words += [
         "--decay",
         "constant",
@@ -556,7 +556,7 @@ def test_a_warning_is_a_note_without_a_line_of_code(capsys, photographs, tmp_pat
     (tmp_path / "images" / "cats" / "broken.png").write_text("no image")
     assert train_folder(tmp_path / "images", tmp_path / "out", "--steps", "0", "--skip-broken") == 0
     err = capsys.readouterr().err
-    assert "kodm-lite: note: left out 1 of " in err and ".py:" not in err and "warnings.warn" not in err
+    assert "kodm-lite: note: image_folder: left out 1 of " in err and ".py:" not in err and "warnings.warn" not in err
 
 
 def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
@@ -565,6 +565,8 @@ def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
     fails(capsys, ["train", "folder", tmp_path / "empty"], "no files")
     fails(capsys, ["train", "folder", photographs, "--size", "7"], "multiple of 2", "try --size 8")
     fails(capsys, ["train", "folder", photographs / "cats", "--size", "8", "--classes"], "images without classes")
+    few = ["train", "folder", photographs, "--size", "8", "--simulation-steps", "5"]
+    fails(capsys, few, "simulation_steps: got 5 for", "try --simulation-steps 15")
     assert "steps: got -1" in usage_error(capsys, ["train", "folder", str(photographs), "--steps", "-1"])
     assert "--steps" in usage_error(capsys, ["train", "folder", str(photographs), "--stpes", "3"])
     (tmp_path / "file").touch()
@@ -763,15 +765,15 @@ def test_too_little_memory_is_said(capsys, monkeypatch):
 def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
     words = ["reproduce", "--data", "digits-16", "--methods", "sgm", "sgm-flow", "kodm-global", "mean-field"]
-    words += ["--budgets", "2", "4", "--train-steps", "2", "--batch-size", "8", "--images", "20"]
+    words += ["--budgets", "8", "16", "--train-steps", "2", "--batch-size", "8", "--images", "20"]
     words += ["--out", str(tmp_path)]
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
     cells = sorted(path.name for path in (tmp_path / "cells").glob("*.json"))
     assert all((tmp_path / "cells" / name).with_suffix(".png").is_file() for name in cells)
-    assert len(cells) == 8 and "digits-16.mean-field.4.0.json" in cells
+    assert len(cells) == 8 and "digits-16.mean-field.16.0.json" in cells
     models = sorted(path.parent.name for path in (tmp_path / "models" / "digits-16").glob("*/seed-0"))
-    assert models == ["kodm-global-2", "kodm-global-4", "mean-field", "sgm"], "methods that train alike share a model"
+    assert models == ["kodm-global-16", "kodm-global-8", "mean-field", "sgm"], "methods that train alike share a model"
     lines = summary(json.loads((tmp_path / "results.json").read_text()))
     for line in lines:
         cell = json.loads((tmp_path / "cells" / f"digits-16.{line['method']}.{line['budget']}.0.json").read_text())
@@ -782,7 +784,7 @@ def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
     assert "Not run: cifar10. With --cifar10 PATH it is." in printed and "https://www.cs.toronto.edu" in printed
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("table.png", "samples.png"))
 
-    changed = tmp_path / "cells" / "digits-16.sgm.2.0.json"
+    changed = tmp_path / "cells" / "digits-16.sgm.8.0.json"
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json") if path.parent.name == "cells"}
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     changed.unlink()
@@ -813,6 +815,7 @@ def test_the_error_over_seeds_is_that_of_their_mean():
         (["--images", "10"], "images: got 10, expected at least 20"),
         (["--methods", "sgm-flow", "--budgets", "1"], "budgets: got (1,), expected numbers from 2"),
         (["--methods", "gan"], "methods: got ['gan']"),
+        (["--methods", "kodm-local", "--budgets", "5", "50"], "budgets: got 5, which are the published methods' steps"),
         (["--seeds", "0"], "seeds: got 0"),
         (["--data", "nowhere"], "data: got 'nowhere'"),
     ],

@@ -23,6 +23,7 @@ from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes.base import Recipe
 from kodm_lite.registry import processes
 from kodm_lite.schedules import LinearSchedule
+from kodm_lite.simulation import STEPS
 from kodm_lite.training import TrainingOptions
 
 __all__ = ["ImageRecipe", "recommended_options"]
@@ -144,6 +145,7 @@ class ImageRecipe(Recipe):
             make = KuramotoProcess if self.published else partial(KuramotoProcess.for_shape, shape)
             options: dict[str, Any] = {"coupling": self.coupling, **({} if self.coupled else _UNCOUPLED)}
             process = make(**options)
+            self._check_simulation(process)
             network = PeriodicUNet(shape[0], process, **SIZES[self.network], classes=classes)
         else:
             unit = math.pi * getattr(data.encoding, "scale", 1.0)  # of grey values: 1
@@ -152,6 +154,13 @@ class ImageRecipe(Recipe):
         if self.start:
             _copy_weights(self.start, network)
         return network, process
+
+    def _check_simulation(self, process: KuramotoProcess) -> None:
+        """Refuse too few steps under the name that they have here."""
+        try:
+            process.check_steps(self.simulation_steps or STEPS)
+        except ValueError as error:
+            raise ValueError(f"simulation_{error}".replace("try steps=", "try simulation_steps=")) from error
 
     def facts(self, data: PhaseData) -> dict[str, Any]:
         return {**super().facts(data), "start": ", ".join(self.start or ["random weights"])}

@@ -22,6 +22,7 @@ from kodm_lite.files import write_atomically
 from kodm_lite.metrics import evaluate
 from kodm_lite.model import Model
 from kodm_lite.pictures.files import write_grid
+from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import ImageRecipe, prepare, train
 from kodm_lite.reproduce.methods import METHODS, Method
 
@@ -129,9 +130,14 @@ def _check(plan: Plan) -> None:
         raise ValueError("data: got none, expected the name of a data set; try textures-32")
     if plan.images < FEWEST:
         raise ValueError(f"images: got {plan.images}, expected at least {FEWEST}")
-    needed = max(METHODS[name].evaluations for name in plan.methods)
-    if min(plan.budgets, default=0) < needed:
+    fewest, needed = min(plan.budgets, default=0), max(METHODS[name].evaluations for name in plan.methods)
+    if fewest < needed:
         raise ValueError(f"budgets: got {plan.budgets}, expected numbers from {needed}, for one step of every method")
+    if any(METHODS[name].own_steps for name in plan.methods):
+        try:
+            KuramotoProcess().check_steps(fewest)
+        except ValueError as error:
+            raise ValueError(f"budgets: got {fewest}, which are the published methods' {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
