@@ -290,6 +290,14 @@ def test_train_refuses_another_run_in_words_of_the_command(capsys, photographs, 
     assert checkpoints.load(tmp_path / "model.safetensors").card["seed"] == 1
 
 
+def test_mirror_images_are_learned_and_not_measured(photographs, tmp_path):
+    recipe = recipes.FolderRecipe(path=photographs, size=8, flips=True, out=tmp_path / "out")
+    plain = recipes.FolderRecipe(path=photographs, size=8, out=tmp_path / "out")
+    (learned, measured), (squares, others) = recipe.data(), plain.data()
+    assert torch.equal(learned.theta[::2], squares.theta) and torch.equal(learned.theta[1::2], squares.theta.flip(-1))
+    assert torch.equal(measured.theta, others.theta)
+
+
 def test_a_training_begins_with_the_weights_of_another(photographs, tmp_path, tiny_recipes):
     assert train_folder(photographs, tmp_path / "first", *QUICK) == 0
     weights = checkpoints.load(tmp_path / "first" / "model.safetensors").network.state_dict()

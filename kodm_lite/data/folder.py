@@ -253,8 +253,8 @@ def _dead_workers_named(workers: int) -> Iterator[None]:
         if "DataLoader worker" not in str(error) and "bootstrapping" not in str(error):
             raise
         raise ValueError(
-            f"workers: got {workers} processes that ended early, expected some that have the memory, and a script whose "
-            'own lines are under if __name__ == "__main__", since each of them reads it; try workers=0'
+            f"workers: got {workers} processes that ended early, expected some that have the memory, and a script "
+            'whose own lines are under if __name__ == "__main__", since each of them reads it; try workers=0'
         ) from error
 
 

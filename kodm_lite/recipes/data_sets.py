@@ -35,6 +35,7 @@ __all__ = [
     "recipe_of",
 ]
 
+Sources = Literal["brodatz", "cifar10", "ground_terrain", "socofing"]  # of published data
 TEXTURE_CROPS = 32768
 VALIDATION_IMAGES, VALIDATION_SEED = 512, 99  # of crops to measure on
 
@@ -151,7 +152,7 @@ class PublishedRecipe(ImageRecipe):
         path: where it is.
     """
 
-    source: Positional[Literal["brodatz", "cifar10", "ground_terrain", "socofing"]]
+    source: Positional[Sources]
     path: Positional[Path]
 
     @property
@@ -179,6 +180,7 @@ class FolderRecipe(ImageRecipe):
         size: side of the images in pixels, a multiple of 8.
         channels: 1: grey; 3: red, green and blue.
         crops: cut this many squares at random places out of each image; by default each is resized.
+        flips: learn the mirror image of every square too.
         scale: share of the half circle between grey and white; 0.5 makes black and white opposite angles, the
             published 0.9 neighbours.
         test_share: share of the images to measure on and not to learn from; 0: none.
@@ -191,6 +193,7 @@ class FolderRecipe(ImageRecipe):
     size: int = 32
     channels: Literal[1, 3] = 1
     crops: int | None = None
+    flips: bool = False
     scale: float = 0.5
     test_share: float = 0.1
     skip_broken: bool = False
@@ -216,6 +219,7 @@ class FolderRecipe(ImageRecipe):
             seed=self.training.seed,
             test_share=self.test_share or 0.1,
             skip_broken=self.skip_broken,
+            flips=self.flips and split != "test",
             cache=self.folder / f"images-{split}.f32" if self.cache else None,
             workers=self.workers,
         )
