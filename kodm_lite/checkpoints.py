@@ -156,7 +156,7 @@ def find(name_or_path: StrPath) -> Path:
     path = place(name_or_path)
     if len(path.parts) == 1 and not path.suffix and not os.path.lexists(path):  # it looks like a name
         raise ValueError(f"model: got {str(name_or_path)!r}, expected a file, a folder or one of {pretrained_names()}")
-    return path / MODEL_FILE if path.is_dir() else path
+    return path / MODEL_FILE if os.path.isdir(path) else path
 
 
 def _class_of(network: Any) -> Callable[..., nn.Module] | None:

@@ -109,6 +109,11 @@ class PeriodicMLP(nn.Module):
         self.last = zero(nn.Linear(width, 2 * dim))
         self.head = ScoreHead(process)
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse a shape of one sample with another number of oscillators."""
+        if tuple(shape) != self.shape:
+            raise ValueError(f"shape: got {shape}, expected {self.shape}, as many oscillators as the network has")
+
     def forward(self, theta: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The score at phases (B, N), any real numbers in radians, and times t (B,) in (0, 1]; labels (B,) or None.
 
