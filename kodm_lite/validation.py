@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import math
+from numbers import Real
 from typing import Any, get_args
 
 import numpy as np
 import torch
+from torch import Tensor
 
-__all__ = ["check_choice", "check_count", "check_device"]
+__all__ = ["check_choice", "check_count", "check_device", "check_number", "told"]
+
+
+def told(x: Any) -> str:
+    """What a message says that it got: dtype and shape, or the type of what is no tensor."""
+    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -19,6 +27,19 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
         raise ValueError(f"{name}: got {value!r}, expected an integer from {least}; try {max(least, 1)}")
     return int(value)
+
+
+def check_number(name: str, value: Any, low: float, high: float, hint: Any, *, open_low: bool = False) -> float:
+    """A real number from ``low`` (or above it, with ``open_low``) to ``high``, which infinity and NaN are not.
+
+    Raises:
+        ValueError: anything else; the message suggests ``hint``.
+    """
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    if not real or not low <= value <= high or not math.isfinite(value) or (open_low and value == low):
+        bounds = f"{'above' if open_low else 'from'} {low:g}" + (f" to {high:g}" if math.isfinite(high) else "")
+        raise ValueError(f"{name}: got {value!r}, expected a number {bounds}; try {hint}")
+    return float(value)
 
 
 def check_choice(name: str, value: Any, choices: Any) -> None:
