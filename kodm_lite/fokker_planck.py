@@ -140,22 +140,15 @@ class FokkerPlanck2D(_ModeSolution):
         modes = self.modes(t)
         angles = -theta.to(torch.float64)[:, :, None] * self._n
         first, second = torch.polar(torch.ones_like(angles), angles).unbind(1)
-        right = torch.einsum("...mn,bn->bm" if modes.ndim == 2 else "bmn,bn->bm", modes, second)
-        right_derivative = torch.einsum(
-            "...mn,bn->bm" if modes.ndim == 2 else "bmn,bn->bm", modes, -1j * self._n * second
-        )
+        sums = "...mn,bn->bm" if modes.ndim == 2 else "bmn,bn->bm"
+        right, right_derivative = (torch.einsum(sums, modes, x) for x in (second, -1j * self._n * second))
         density = (first * right).sum(1)
         gradient = torch.stack(((-1j * self._n * first * right).sum(1), (first * right_derivative).sum(1)), 1)
         return density.real / (4 * math.pi**2), gradient.real / (4 * math.pi**2)
 
 
 class ExactScore(torch.nn.Module):
-    """The exact score with the interface of a network: ``forward(theta, t) -> score``.
-
-    Args:
-        solution: a :class:`FokkerPlanck1D` (theta of any shape (B, ...), every entry with the same marginal) or a
-            :class:`FokkerPlanck2D` (theta (B, 2)).
-    """
+    """The exact score as a network: of a :class:`FokkerPlanck1D` for theta (B, ...), of a 2D one for (B, 2)."""
 
     def __init__(self, solution: FokkerPlanck1D | FokkerPlanck2D):
         super().__init__()
@@ -222,9 +215,8 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
 
     def _density_and_derivative(self, theta: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         if theta.shape[1:] != self._shape:
-            raise ValueError(
-                f"theta: got shape {tuple(theta.shape)}, expected (B, *{tuple(self._shape)}) like the images"
-            )
+            got, expected = tuple(theta.shape), f"(B, *{tuple(self._shape)}) like the images"
+            raise ValueError(f"theta: got shape {got}, expected {expected}; try states of that shape")
         if isinstance(t, Tensor):
             if bool((t != t.flatten()[0]).any()):
                 raise ValueError(f"t: got {t[:3].tolist()}..., expected one time for the batch; try one call per time")
@@ -271,28 +263,21 @@ def _on_grid(density: Callable[..., Tensor] | Tensor, dims: int, size: int) -> T
     if isinstance(density, Tensor):
         values = density.to(torch.float64)
         if values.ndim != dims or min(values.shape) < size // 2 or len(set(values.shape)) > 1:
-            raise ValueError(
-                f"density: got a grid of shape {tuple(values.shape)}, expected {dims} equal sides of at least "
-                f"{size // 2}; try a finer grid or fewer modes"
-            )
+            got, expected = tuple(values.shape), f"{dims} equal sides of at least {size // 2}"
+            raise ValueError(f"density: got shape {got}, expected {expected}; try a finer grid or fewer modes")
     else:
         angles = -math.pi + 2 * math.pi * torch.arange(size, dtype=torch.float64) / size
         values = density(*torch.meshgrid(*[angles] * dims, indexing="ij"))
     values = values * (2 * math.pi / values.shape[0]) ** dims
     mass = float(values.sum())
     if not abs(mass - 1) < 1e-6 or bool((values < 0).any()):
-        raise ValueError(
-            f"density: got minimum {float(values.min()):.3g} and integral {mass:.8g}, expected >= 0 and 1; "
-            "try dividing by the integral, or more modes if the density is narrow"
-        )
+        got = f"minimum {float(values.min()):.3g} and integral {mass:.8g}"
+        raise ValueError(f"density: got {got}, expected >= 0 and 1; try dividing by the integral, or more modes")
     return values / mass
 
 
 def _warn_if_unresolved(last: Tensor, modes: int) -> None:
     size = float(last.abs().max())
     if size > 1e-6:
-        warnings.warn(
-            f"the initial density has a mode of size {size:.1e} at the cut-off {modes}: densities at early times will "
-            "ripple; try more modes",
-            stacklevel=3,
-        )
+        cut = f"the initial density has a mode of size {size:.1e} at the cut-off {modes}"
+        warnings.warn(f"{cut}: densities at early times will ripple; try more modes", stacklevel=3)

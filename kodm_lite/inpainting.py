@@ -26,6 +26,7 @@ from kodm_lite.priors import GibbsPrior
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators, normal, one_generator_per_seed
 from kodm_lite.samplers import Score, sample, time_grid
+from kodm_lite.validation import check_choice, check_count, check_number, told
 
 __all__ = ["inpaint"]
 
@@ -73,11 +74,9 @@ def inpaint(
 
     Source: Song et al. 2021, section 5 (imputation); Besag 1994 (Langevin steps).
     """
-    if not isinstance(process, KuramotoProcess) or method not in ("ode", "ancestral", "euler"):
-        raise ValueError(
-            f"process, method: got {type(process).__name__} and {method!r}, expected a KuramotoProcess and 'ode', "
-            "'ancestral' or 'euler'; try method='ode'"
-        )
+    check_choice("method", method, ("ode", "ancestral", "euler"))
+    if not isinstance(process, KuramotoProcess):
+        raise ValueError(f"process: got {told(process)}, expected a KuramotoProcess; try that of the model")
     missing = _check(known, missing, corrections, size)
     known = known.masked_fill(missing, 0.0)
     process.validate(known, "known")
@@ -119,21 +118,16 @@ def _filled(known: Tensor, missing: Tensor, generator: Generators) -> Tensor:
 def _check(known: Tensor, missing: Tensor, corrections: int, size: float) -> Tensor:
     """The mask in the shape of the phases."""
     if not isinstance(known, Tensor):
-        raise ValueError(f"known: got {type(known).__name__}, expected a torch tensor; try torch.as_tensor(known)")
+        raise ValueError(f"known: got {told(known)}, expected a torch tensor; try torch.as_tensor(known)")
     if not isinstance(missing, Tensor) or missing.dtype != torch.bool:
-        got = missing.dtype if isinstance(missing, Tensor) else type(missing).__name__
-        raise ValueError(f"missing: got {got}, expected booleans; try missing > 0.5")
+        raise ValueError(f"missing: got {told(missing)}, expected booleans; try missing > 0.5")
     try:
         missing = missing.to(known.device).expand(known.shape)
     except RuntimeError as error:
-        raise ValueError(
-            f"missing: got shape {tuple(missing.shape)}, expected one that broadcasts to {tuple(known.shape)}, that of "
-            "known; try missing[:, None] for (B, H, W)"
-        ) from error
+        got, expected = tuple(missing.shape), f"one that broadcasts to {tuple(known.shape)}, that of known"
+        raise ValueError(f"missing: got shape {got}, expected {expected}; try missing[:, None]") from error
     if bool(missing.flatten(1).all(1).any()):
         raise ValueError("missing: got an image of which nothing is known, expected one phase at least; try sample")
-    if not isinstance(corrections, int) or corrections < 0 or not 0 < size <= 1:
-        raise ValueError(
-            f"corrections, size: got {corrections} and {size}, expected one from 0 and one in (0, 1]; try 4 and 0.2"
-        )
+    check_count("corrections", corrections, 0)
+    check_number("size", size, 0, 1, 0.2, open_low=True)
     return missing

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kodm_lite.circular import TWO_PI, angle_difference, check_broadcast, check_precision, is_integer, wrap
 from kodm_lite.randomness import Generators, check_one_per_image, normal, uniform
+from kodm_lite.validation import told
 
 __all__ = ["VonMises", "WrappedNormal"]
 
@@ -124,12 +125,8 @@ class VonMises:
         self.loc, self.concentration, self._dtype = _parameters(loc, concentration)
         if validate_args:
             _require_mean(self.loc)
-            _require(
-                self.concentration,
-                self.concentration >= 0,
-                "concentration",
-                "a number >= 0; try loc + pi for a negative one",
-            )
+            expected = "a number >= 0; try loc + pi for a negative one"
+            _require(self.concentration, self.concentration >= 0, "concentration", expected)
 
     @classmethod
     def from_order_parameter(cls, z: Tensor, validate_args: bool = True) -> VonMises:
@@ -149,8 +146,7 @@ class VonMises:
         (tensor(1.5708), tensor(1.1593))
         """
         if not isinstance(z, Tensor) or z.dtype not in (torch.complex64, torch.complex128):
-            got = f"dtype {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
-            raise ValueError(f"z: got {got}, expected a complex tensor; try kodm_lite.order_parameter(theta)")
+            raise ValueError(f"z: got {told(z)}, expected a complex tensor; try kodm_lite.order_parameter(theta)")
         r = z.abs().to(torch.float64)
         if validate_args:
             _require(r, r < 1, "z", "a modulus below 1; try a mean over several phases")

@@ -29,16 +29,18 @@ def check_count(name: str, value: Any, least: int = 1) -> int:
     return int(value)
 
 
-def check_number(name: str, value: Any, low: float, high: float, hint: Any, *, open_low: bool = False) -> float:
-    """A real number from ``low`` (or above it, with ``open_low``) to ``high``, which infinity and NaN are not.
+def check_number(
+    name: str, value: Any, low: float, high: float, hint: Any, *, open_low: bool = False, what: str = "a number"
+) -> float:
+    """A finite real number from ``low`` (or above it, with ``open_low``) to ``high``.
 
     Raises:
-        ValueError: anything else; the message suggests ``hint``.
+        ValueError: anything else; the message says ``what`` was expected, with its unit, and suggests ``hint``.
     """
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not real or not low <= value <= high or not math.isfinite(value) or (open_low and value == low):
         bounds = f"{'above' if open_low else 'from'} {low:g}" + (f" to {high:g}" if math.isfinite(high) else "")
-        raise ValueError(f"{name}: got {value!r}, expected a number {bounds}; try {hint}")
+        raise ValueError(f"{name}: got {value!r}, expected {what} {bounds}; try {hint}")
     return float(value)
 
 

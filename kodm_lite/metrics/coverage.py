@@ -37,8 +37,7 @@ def precision_recall(generated: Tensor, real: Tensor, k: int = 3) -> PrecisionRe
     An outlier has a large ball, so that few images far from the others raise either value.
 
     Args:
-        generated: features (n, F).
-        real: features (m, F), as many as generated ones.
+        generated, real: features (n, F) and (m, F), as many of each.
         k: which neighbour, at least 1, less than n and m.
 
     Raises:

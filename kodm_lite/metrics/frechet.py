@@ -19,8 +19,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     compare samples of equal size, and report this floor beside it.
 
     Args:
-        a: features (n, F).
-        b: features (m, F); n and m at least 2.
+        a, b: features (n, F) and (m, F); n and m at least 2.
 
     Raises:
         ValueError: sets that are no such matrices, or hold NaN or infinity.
@@ -43,8 +42,7 @@ def frechet_texture_distance(generated: Tensor, real: Tensor, features: TextureF
     """Fréchet texture distance (FTD) between two sets of images: smaller is better.
 
     Args:
-        generated: phases (n, C, H, W), radians.
-        real: phases (m, C, H, W), radians; as many as generated ones, and a thousand or more, make values comparable.
+        generated, real: phases (n, C, H, W) in radians, as many of each, a thousand or more to be comparable.
         features: made from real training images.
 
     Raises:

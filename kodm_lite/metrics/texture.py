@@ -67,10 +67,8 @@ class TextureFeatures(torch.nn.Module):
         check_images(reference, "reference")
         check_encoding(encoding)
         if len(reference) < 2 or min(reference.shape[2:]) < 8:
-            raise ValueError(
-                f"reference: got shape {tuple(reference.shape)}, expected at least 2 images of at least 8 x 8 pixels; "
-                "try kodm_lite.data.textures(n=768).theta"
-            )
+            shape, hint = tuple(reference.shape), "kodm_lite.data.textures(n=768).theta"
+            raise ValueError(f"reference: got shape {shape}, expected 2 images or more from 8 x 8 pixels; try {hint}")
         self.encoding = encoding
         self.image_shape = tuple(reference.shape[1:])
         rows, columns = (side + 2 * _MARGIN for side in self.image_shape[1:])
@@ -79,10 +77,7 @@ class TextureFeatures(torch.nn.Module):
         deviation = statistics.std(0)
         varies = deviation > 1e-6  # what does not vary, such as the waves across perfect stripes, keeps its unit
         if not bool(varies.any()):
-            raise ValueError(
-                "reference: got images that all have the same statistics, expected images that differ; "
-                "try more images of the training set"
-            )
+            raise ValueError("reference: got images of equal statistics, expected others; try more images")
         self.register_buffer("deviation", torch.where(varies, deviation, 1.0))
         self.num_features = len(deviation)
 
@@ -90,10 +85,8 @@ class TextureFeatures(torch.nn.Module):
         """Features (B, F), float64, of phases (B, C, H, W) in radians."""
         check_images(theta, "theta")
         if theta.shape[1:] != self.image_shape:
-            raise ValueError(
-                f"theta: got images of shape {tuple(theta.shape[1:])}, expected {self.image_shape} as in the "
-                "reference; try features of a reference of this shape"
-            )
+            got, expected = tuple(theta.shape[1:]), f"{self.image_shape} as in the reference"
+            raise ValueError(f"theta: got images of shape {got}, expected {expected}; try another reference")
         return self._statistics(theta) / self.deviation.double()
 
     @torch.no_grad()

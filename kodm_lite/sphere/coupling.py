@@ -31,7 +31,8 @@ class ZonalKernel:
     radius: float
 
     def __post_init__(self) -> None:
-        check_number("radius", self.radius, 0, math.pi, "math.radians(radius)", open_low=True)
+        what = "an angle in radians"
+        check_number("radius", self.radius, 0, math.pi, "math.radians(radius)", open_low=True, what=what)
 
     def __call__(self, gamma: Tensor) -> Tensor:
         """The weight at angular distances gamma in [0, pi], radians; same shape."""

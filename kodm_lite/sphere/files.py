@@ -88,7 +88,8 @@ def _ordered(array: Any) -> tuple[xarray.DataArray, list[str]]:
     found = [_coordinate(array, kind) for kind in _SHORT]
     lines = [coordinate.dims[0] for coordinate in found]
     if lines[0] == lines[1]:
-        raise ValueError(f"array: got points along {lines[0]!r} alone, expected a grid; try interpolating them to one")
+        hint = "kodm_lite.sphere.point_transform, or interpolating to a grid"
+        raise ValueError(f"array: got points along {lines[0]!r} alone, expected a grid; try {hint}")
     names = [str(coordinate.name) for coordinate in found]
     array = array.swap_dims({line: name for line, name in zip(lines, names, strict=True) if line != name})
     return array.transpose(..., *names).sortby(names[1]), names
@@ -143,7 +144,8 @@ def _check_coordinate(x: xarray.DataArray, kind: str) -> None:
     _refuse_packed(x, kind)
     units, standard = (str(x.attrs.get(key, "")).lower().strip() for key in ("units", "standard_name"))
     if units not in _UNITS[kind] | _ANY_DEGREES:
-        hint = f"np.rad2deg({x.name}), with units of degrees" if "rad" in units else f"the right {kind}"
+        other = f"interpolating to latitudes and longitudes, or the right {kind}"
+        hint = f"np.rad2deg({x.name}), with units of degrees" if "rad" in units else other
         raise ValueError(f"{kind}: got units {units!r} of {x.name}, expected degrees; try {hint}")
     if standard not in ("", kind, _SHORT[kind]):
         raise ValueError(f"{kind}: got {x.name} with standard_name {standard!r}, expected {kind!r}; try interpolating")

@@ -127,7 +127,7 @@ def _vector(values: Any, name: str) -> np.ndarray:
     ordered = np.sort(vector)
     twice = ordered[1:][np.diff(ordered) == 0]
     if len(twice):
-        raise ValueError(f"{name}: got {twice[0]:g} twice, expected each once; try np.unique({name}, True)")
+        raise ValueError(f"{name}: got {twice[0]:g} twice, expected each once; try array.drop_duplicates({name!r})")
     return vector
 
 

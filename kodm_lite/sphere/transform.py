@@ -80,7 +80,7 @@ class SphericalTransform(Packing):
     def __init__(self, grid: SphereGrid, dtype: torch.dtype = torch.float64):
         if not isinstance(grid, SphereGrid):
             raise ValueError(f"grid: got {told(grid)}, expected a SphereGrid; try make_grid('gauss', 16)")
-        if dtype not in (torch.float32, torch.float64):
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype: got {dtype}, expected torch.float32 or torch.float64; try torch.float64")
         super().__init__(grid.L, dtype)
         self.grid = grid
