@@ -51,8 +51,7 @@ def inpaint(
     """Draw what is missing from its law given what is known.
 
     Args:
-        network: the score, called as ``network(theta, t)``.
-        process: the forward process.
+        network, process: the score, called as ``network(theta, t)``, and the forward process.
         known: phases (B, ...), radians; what stands where they are missing does not matter.
         missing: where they are missing: booleans of the same shape, or of a shape that broadcasts to it.
         steps: reverse steps, evenly spaced from t = 1 to 0.
@@ -60,8 +59,7 @@ def inpaint(
         size: of a Langevin step, in units of the variance of the noise; small ones have less bias.
         method: of the reverse steps, see :func:`kodm_lite.sample`; each begins anew, so that "ode" is of first order.
         calibration: for the methods that need one.
-        generator: None, one, or one per image.
-        seeds: one integer per image instead.
+        generator, seeds: None, one, or one per image; or one integer per image instead.
         callback: called with (t, theta) at the start and after every reverse step with its corrections.
         progress: show a progress bar.
 

@@ -132,14 +132,8 @@ class VonMises:
     def from_order_parameter(cls, z: Tensor, validate_args: bool = True) -> VonMises:
         """The von Mises law with E exp(i theta) = z: also the maximum-likelihood fit to data of order parameter z.
 
-        Solves I_1(kappa)/I_0(kappa) = abs(z) by Newton's method.
-
-        Args:
-            z: complex, abs(z) < 1.
-            validate_args: look at the values (one device synchronisation).
-
-        Raises:
-            ValueError: no complex tensor, or a modulus of 1 and more.
+        Solves I_1(kappa)/I_0(kappa) = abs(z) by Newton's method, for complex z with abs(z) < 1, else ValueError;
+        ``validate_args`` is that of the class.
 
         >>> law = VonMises.from_order_parameter(torch.tensor(0.5j))
         >>> law.loc, law.concentration
@@ -173,23 +167,6 @@ class VonMises:
         """Derivative of the log-density with respect to ``x``: -kappa sin(x - mu)."""
         self._check(x)
         return -self.concentration * torch.sin(x - self.loc)
-
-    @property
-    def mean(self) -> Tensor:
-        """The mean direction, radians."""
-        return self.loc
-
-    @property
-    def variance(self) -> Tensor:
-        """The circular variance 1 - E cos(theta - mu), from 0 to 1."""
-        return 1 - self.mean_resultant_length()
-
-    def entropy(self) -> Tensor:
-        """- E log p, with respect to arc length."""
-        kappa = self.concentration.to(torch.float64)  # the variance is a small difference at large concentrations
-        i0e = torch.special.i0e(kappa)
-        entropy = math.log(TWO_PI) + torch.log(i0e) + kappa * (1 - torch.special.i1e(kappa) / i0e)
-        return entropy.to(self.concentration.dtype)
 
     def mean_resultant_length(self) -> Tensor:
         """E cos(theta - mu) = I_1(kappa) / I_0(kappa): the order parameter of independent draws."""

@@ -48,11 +48,10 @@ class Metric(NamedTuple):
 
 
 def metrics_for(real: PhaseData, train: PhaseData | None) -> list[Metric]:
-    """All metrics that apply to these data, cheap ones.
+    """All cheap metrics that apply to these data.
 
-    Args:
-        real: phases that are angles from the start have other metrics; with labels there are class shares.
-        train: what the model was trained on, for memorisation.
+    Phases that are angles from the start have other metrics; with labels there are class shares, with ``train``, what
+    the model was trained on, there is memorisation.
     """
     angles = real.encoding.cyclic
     texture = TextureFeatures(real.theta, real.encoding)

@@ -16,12 +16,7 @@ _PAIRS = 2**22  # distances in memory at a time
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares of one set that lie within the other.
-
-    Args:
-        precision: share of the generated images that look like real ones.
-        recall: share of the real images that could be generated.
-    """
+    """Shares of one set within the other: of generated images that look real, of real ones that could be generated."""
 
     precision: float
     recall: float

@@ -75,12 +75,9 @@ def kuiper_distance(a: Tensor, b: Tensor, a_weights: Tensor | None = None, b_wei
     r"""Kuiper's distance of two sets of numbers or angles, :math:`V = \max(F_a - F_b) + \max(F_b - F_a)`.
 
     F are the empirical distribution functions.  V lies between 0 and 1 (the sets lie on separate arcs).  On the circle
-    it does not depend on where the angles start, unlike the distance of Kolmogorov and Smirnov; all angles must lie on
-    the same turn, such as [-pi, pi).
+    it does not depend on where the angles start; all must lie on the same turn, such as [-pi, pi).
 
-    Arguments and errors are those of :func:`wasserstein_distance`.
-
-    Source: Kuiper 1960; Mardia and Jupp 2000, section 8.3.
+    Arguments and errors are those of :func:`wasserstein_distance`.  Source: Mardia and Jupp 2000, section 8.3.
 
     >>> kuiper_distance(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 2.0]))
     0.5

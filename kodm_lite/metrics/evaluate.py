@@ -25,16 +25,11 @@ _FEWEST = 2 * _GROUPS  # images in each set
 
 
 class Row(NamedTuple):
-    """One metric.
+    """One metric: its name with the unit, its value of generated against real images, and one standard error.
 
-    Args:
-        metric: its name, with its unit.
-        value: of generated against real images.
-        error: one standard error of it.
-        floor: of real images against other real images, in sets of the same size: what a perfect model would have.
-        better: whether smaller or larger values are better.
-        note: on angles that are undefined, if there are any: images without one are left out, and with fewer than a
-            tenth of a set left the numbers are NaN.
+    The floor is that of real images against other real images, in sets of the same size: what a perfect model would
+    have.  ``better`` says whether smaller or larger values are.  A note tells of angles that are undefined: images
+    without one are left out, and with fewer than a tenth of a set left the numbers are NaN.
     """
 
     metric: str
@@ -51,11 +46,9 @@ class Evaluation:
 
     Args:
         rows: one for each metric.
-        images: number of images in each set that was compared.
+        images: number of images in each set that was compared, drawn from ``seed``.
         generated, real, train: numbers of images that were given; 0 without.
-        source: where the real images come from.
-        encoding: what the phases stand for.
-        seed: from which the sets were drawn.
+        source, encoding: where the real images come from, and what the phases stand for.
     """
 
     rows: tuple[Row, ...]
@@ -166,7 +159,7 @@ def _check(generated: Tensor, real: PhaseData, train: PhaseData | None, seed: in
     """Refuse what cannot be compared, before any work; the number of images in each set."""
     check_count("seed", seed, 0)
     check_images(generated, "generated")
-    for name, data in (("real", real), *([] if train is None else [("train", train)])):
+    for name, data in (("real", real), ("train", train))[: 1 if train is None else 2]:
         if not isinstance(data, PhaseData):
             raise ValueError(f"{name}: got {type(data).__name__}, expected PhaseData; try kodm_lite.data.PhaseData")
         check_images(data.theta, name)

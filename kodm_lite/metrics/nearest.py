@@ -17,13 +17,7 @@ _PAIRS = 2**19  # differences of phases in memory at a time
 
 
 class Memorisation(NamedTuple):
-    """How near samples are to training images, beside held-out images.
-
-    Args:
-        share: of samples that are nearer to a training image than the quantile of the held-out images.
-        samples_median: median distance of samples to the nearest training image, radians.
-        held_out_median: that of held-out images, radians.
-    """
+    """Share of samples nearer to training images than held-out ones are, and median distances of both, radians."""
 
     share: float
     samples_median: float
@@ -67,8 +61,7 @@ def memorisation(theta: Tensor, train: Tensor, held_out: Tensor, quantile: float
     metric that sees blur; and of several classes it is the one with the least contrast that makes the quantile.
 
     Args:
-        theta, train, held_out: phases (B, C, H, W), radians, of samples, of all images that the model has seen, and of
-            images of the same law that it has not seen.
+        theta, train, held_out: phases (B, C, H, W), radians: samples, all images that the model has seen, and others.
         quantile: between 0 and 1.
 
     Raises:

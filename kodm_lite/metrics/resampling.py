@@ -30,12 +30,9 @@ __all__ = ["Estimate", "jackknife"]
 
 
 class Estimate(NamedTuple):
-    """A metric with its error.
+    """A metric of both sets as they are, one standard error of it, and its value without the bias of first order.
 
-    Args:
-        value: of both sets as they are.
-        error: one standard error, of ``value`` and nearly the same of ``corrected``.
-        corrected: without the bias of first order; it can be negative where the true distance vanishes.
+    The latter can be negative where the true distance vanishes; its error is nearly the same.
     """
 
     value: float

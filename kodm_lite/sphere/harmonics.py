@@ -71,15 +71,8 @@ def legendre(L: int, theta: Tensor) -> Tensor:
 def real_harmonics(L: int, theta: Tensor, phi: Tensor) -> Tensor:
     """The orthonormal real basis R_j at points: R_l0 = Y_l0, R_lm = sqrt(2) Re Y_lm, R_{l,-m} = -sqrt(2) Im Y_lm.
 
-    Args:
-        L: band limit.
-        theta, phi: colatitudes in [0, pi] and longitudes (P,), radians.
-
-    Returns:
-        (P, L^2), float64: a field with coefficients c is ``real_harmonics(L, theta, phi) @ c`` there.
-
-    Raises:
-        ValueError: points that are none, for instance in degrees.
+    Of points (P,), radians, colatitudes in [0, pi] and longitudes, else ValueError, it makes (P, L^2), float64: a field
+    with coefficients c is ``real_harmonics(L, theta, phi) @ c`` there.
     """
     L = check_count("L", L)
     check_points(theta, phi)

@@ -32,12 +32,9 @@ def gaussian_fields(spectrum: Spectrum, n: int, generator: Generators = None) ->
     """Coefficients (n, L^2) of draws with a power spectrum: E c_lm^2 = C_l for every m.
 
     Args:
-        spectrum: C_l >= 0 (L,); lists, arrays and whole numbers are taken as float64.
+        spectrum: C_l >= 0 (L,), else ValueError; lists, arrays and whole numbers are taken as float64.
         n: number of fields.
         generator: None, one, or one per field.
-
-    Raises:
-        ValueError: a spectrum that is negative, NaN, or no vector.
     """
     spectrum, n = check_spectrum(spectrum), check_count("n", n, 0)
     std = spectrum.sqrt()[degrees(len(spectrum)).to(spectrum.device)]
@@ -68,14 +65,10 @@ def lognormal_fields(spectrum: Spectrum, n: int, generator: Generators = None) -
 
 
 class ExactDenoiser(OnDevices):
-    """E[eps | c_t] for Gaussian fields, exactly: sigma Sigma (alpha^2 C + sigma^2 Sigma)^{-1} c_t.
+    """E[eps | c_t] for Gaussian fields with C_l > 0 (L,), exactly: sigma Sigma (alpha^2 C + sigma^2 Sigma)^{-1} c_t.
 
     In the coordinates in which C is the identity and Sigma diagonal, one factor per coordinate; so a new time needs no
     new factorisation.
-
-    Args:
-        diffusion: the forward diffusion.
-        spectrum: C_l > 0 (L,).
     """
 
     def __init__(self, diffusion: EuclideanDiffusion, spectrum: Spectrum):
@@ -107,10 +100,6 @@ class PerDegreeDenoiser(OnDevices):
     It is the best that is linear and commutes with rotations.  For Gaussian fields under isotropic noise it is exact.
     With pixel noise (normalised) the same formula minimises the expected error, and the samples inherit the anisotropy
     of the noise.
-
-    Args:
-        diffusion: the forward diffusion.
-        spectrum: C_l >= 0 (L,).
     """
 
     def __init__(self, diffusion: EuclideanDiffusion, spectrum: Spectrum):

@@ -221,15 +221,9 @@ class PointTransform(NamedTuple):
 
 
 def point_transform(L: int, theta: Tensor, phi: Tensor, weights: Tensor | None = None) -> PointTransform:
-    """The transform of any set of points as dense matrices: for few points, designs, and to check the fast one.
+    """The transform of any points (P,), radians, as dense matrices: for few points, designs, and to check the fast one.
 
-    Args:
-        L: band limit.
-        theta, phi: points (P,), radians.
-        weights: quadrature weights (P,), sum 4 pi; equal ones by default.
-
-    Raises:
-        ValueError: no points, or weights that do not sum to 4 pi.
+    Quadrature weights (P,) have sum 4 pi, and are equal by default.  Raises ValueError for other points or weights.
     """
     L = check_count("L", L)
     check_points(theta, phi)
