@@ -16,7 +16,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kodm_lite import checkpoints, wrap
+from kodm_lite import Model, checkpoints, wrap
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import recipe_of
 
@@ -26,7 +26,7 @@ RESULTS = Path(__file__).parent / "results" / "denoising.json"
 
 
 @torch.no_grad()
-def left_over(model: checkpoints.Model, theta: Tensor, noise: Tensor, size: float) -> Tensor:
+def left_over(model: Model, theta: Tensor, noise: Tensor, size: float) -> Tensor:
     """Mean square (B,) of what the network does not find of the noise."""
     process, grid = model.process, torch.linspace(0, 1, 200_001)
     if isinstance(process, KuramotoProcess):

@@ -21,14 +21,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kodm_lite.training.step import Batches, Learner, TrainingOptions, check_examples
 from torch.utils.flop_counter import FlopCounterMode
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LocalCoupling, PeriodicUNet
 from kodm_lite.data import textures
 from kodm_lite.networks import SIZES
-from kodm_lite.objectives import random_times
-from kodm_lite.training import accelerator
+from kodm_lite.objectives import MeanField, Objective, Transition, random_times
+from kodm_lite.training import TrainingOptions
+from kodm_lite.training.batches import Batches, check_data
+from kodm_lite.training.learner import Learner
+from kodm_lite.training.loop import accelerator
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 
@@ -68,15 +70,16 @@ def training(size: str, batch: int, device: torch.device, rounds: int, coupling:
     """What a training step costs with each objective, at 100 simulation steps, and the network's part of it."""
     process = KuramotoProcess.for_shape((1, 32, 32), coupling=coupling)
     network: Any = PeriodicUNet(1, process, **SIZES[size])
-    examples = check_examples("data", textures(32, n=8 * batch, scale=0.9), network, process)
+    data = check_data("data", textures(32, n=8 * batch, scale=0.9), network, process)
+    options = TrainingOptions(batch_size=batch, precision="bf16", compile=device.type == "cuda")
+    objectives: dict[str, Objective] = {"mean_field": MeanField(), "transition": Transition()}
     whole, part = {}, {}
-    for name in ("mean_field", "transition"):
-        options = TrainingOptions(batch_size=batch, objective=name, precision="bf16", compile=device.type == "cuda")
-        learner = Learner(network, process, options, accelerator("bf16"), examples)
-        whole[name], part[name] = step_and_network(learner, Batches(examples, options, device), device, rounds)
+    for name, objective in objectives.items():
+        learner = Learner(network, process, objective, options, accelerator("bf16"))
+        whole[name], part[name] = step_and_network(learner, Batches(data, options, device), device, rounds)
     bare = min(part.values())
     with FlopCounterMode(display=False) as counter:
-        network(examples.theta[:1], torch.ones(1)).sum().backward()
+        network(data.theta[:1], torch.ones(1)).sum().backward()
     row: dict[str, Any] = {
         "size": size,
         "coupling": type(coupling).__name__,

@@ -1,10 +1,11 @@
 """What the objectives are worth: the closure against simulation, orthogonality, variances, and learning.
 
-    python benchmarks/objectives.py moments orthogonality variance cost learning judge collective shared_noise
+    python benchmarks/objectives.py moments orthogonality variance cost learning judge shared_noise
 
 prints tables and writes benchmarks/results/objectives.json, which keeps the parts that are not asked for, and of
-learning the arms and seeds that are not; networks go to --weights, where judge finds them.  On one CPU core the first
-four take some minutes, learning about three hours, judge some minutes, collective and shared_noise half an hour each.
+learning the arms and seeds that are not; networks go to --weights, where judge finds them.  Its part "collective" is
+of an option that did harm and is gone (book: chapter 7).  On one CPU core the first
+four take some minutes, learning about three hours, judge some minutes, shared_noise half an hour.
 """
 
 from __future__ import annotations
@@ -21,16 +22,19 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from kodm_lite.training.step import TrainingOptions
 from torch import Tensor
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from kodm_lite import (
     GlobalCoupling,
+    GreyLevels,
     KuramotoProcess,
     LinearSchedule,
     LocalCoupling,
+    MeanField,
+    Model,
     PeriodicUNet,
+    Transition,
     WrappedNormal,
     calibrate,
     checkpoints,
@@ -41,9 +45,15 @@ from kodm_lite.data import textures
 from kodm_lite.fluctuation import calibrate_fluctuation, linear_fluctuation, mean_field_score
 from kodm_lite.mean_field import mean_field_law
 from kodm_lite.metrics import TextureFeatures, class_shares, frechet_texture_distance
-from kodm_lite.objectives import early_times, mean_field_score_matching, random_times, transition_score_matching
+from kodm_lite.objectives import (
+    Objective,
+    early_times,
+    mean_field_score_matching,
+    random_times,
+    transition_score_matching,
+)
 from kodm_lite.process import per_image
-from kodm_lite.training import fit
+from kodm_lite.training import TrainingOptions, fit
 
 RESULTS = Path(__file__).parent / "results" / "objectives.json"
 COUPLINGS = {
@@ -239,20 +249,13 @@ def cost(args: argparse.Namespace) -> dict[str, Any]:
 
 
 EVALUATIONS = 40  # of the network in a step of training
-SAMPLES = 384  # of each sampler, to see what a collective weight does
 SCALE = 0.5  # of the images: on the published 0.9 all arms mistake black for white
-ARMS: dict[str, dict[str, Any]] = {
-    "mean_field": {"objective": "mean_field", "batch_size": 40, "weighting": "target"},
-    "mean_field, early": {"objective": "mean_field", "batch_size": 40, "weighting": "early"},
-    "mean_field, collective 8": {
-        "objective": "mean_field",
-        "batch_size": 40,
-        "weighting": "target",
-        "collective_weight": 8.0,
-    },
-    "transition M=1": {"objective": "transition", "batch_size": 40},  # the same number of network evaluations
-    "transition M=5": {"objective": "transition", "batch_size": 8, "draws": 5},
-    "transition M=1, 1000 steps": {"objective": "transition", "batch_size": 40, "simulation_steps": 1000},
+ARMS: dict[str, Objective] = {
+    "mean_field": MeanField(weighting="target"),
+    "mean_field, early": MeanField(weighting="early"),
+    "transition M=1": Transition(),
+    "transition M=5": Transition(draws=5),
+    "transition M=1, 1000 steps": Transition(steps=1000),
 }
 
 
@@ -273,10 +276,12 @@ def train(arm: str, seed: int, steps: int, process: KuramotoProcess, data: Any, 
     """A small network that learned in one of the ways, and its calibration."""
     torch.manual_seed(seed)
     network = PeriodicUNet(1, process, width=16, multipliers=(1, 2, 2), attention=(2,))
+    objective = ARMS[arm]
+    batch_size = EVALUATIONS // getattr(objective, "draws", 1)  # the same number of network evaluations
     options = TrainingOptions(
-        **ARMS[arm], steps=steps, decay="constant", seed=seed, log_every=steps // 20, validate_every=0
+        steps=steps, batch_size=batch_size, decay="constant", seed=seed, log_every=steps // 20, validate_every=0
     )
-    trained = fit(network, process, data, options, callback=watch, progress=False)
+    trained = fit(network, process, data, options, objective=objective, callback=watch, progress=False)
     return trained, calibrate(trained, process, data.theta[:128], generator=torch.Generator().manual_seed(seed))
 
 
@@ -311,8 +316,8 @@ def learning(args: argparse.Namespace) -> dict[str, Any]:
             )
         weight = torch.expm1(process.clock(t)) / (process.clock(t) - process.clock((t - 0.01).clamp(min=0)))
         return {
-            "mean_field": float(mean_field.error.mean()),
-            "transition": float((weight * (unbiased.error - unbiased.baseline)).mean()),
+            "mean_field": float(mean_field.error[:, 0].mean()),
+            "transition": float((weight * (unbiased.error - unbiased.baseline)[:, 0]).mean()),
         }
 
     arms = args.arms or list(ARMS)
@@ -329,7 +334,7 @@ def learning(args: argparse.Namespace) -> dict[str, Any]:
                 continue  # long, and one is enough to see the point
             watch = Watch(held_out_errors)
             trained, calibration = train(arm, seed, args.steps, process, data, watch)
-            model = checkpoints.Model(trained, process, SHAPE, SCALE, calibration, {"arm": arm, "seed": seed})
+            model = Model(trained, process, SHAPE, GreyLevels(SCALE), calibration, {"arm": arm, "seed": seed})
             checkpoints.save(network_file(args.weights, arm, seed), model)
             run: dict[str, Any] = {"arm": arm, "seed": seed, "curve": watch.points, "ftd": {}, "shares": {}}
             for steps in args.budgets:
@@ -393,40 +398,6 @@ def judge(args: argparse.Namespace) -> dict[str, Any]:
             rows.setdefault(arm, {})[str(seed)] = row
             print(f"{arm}, seed {seed}, nats per image more than mean_field: {row}", flush=True)
     return {"images": args.judges, "excess": rows}
-
-
-def collective(args: argparse.Namespace) -> dict[str, Any]:
-    """What a weight on the errors that all pixels share does to the samples of the flow and of the published sampler.
-
-    Of the samples: shares of the classes of images, mean and standard deviation of the images' means (radians), and the
-    Frechet texture distance.
-    """
-    process, data, (_, real, yardstick), features = small_problem()
-
-    def looks(theta: Tensor) -> dict[str, Any]:
-        means = theta.flatten(1).mean(1)
-        return {
-            "shares": [round(x, 3) for x in class_shares(theta, yardstick, features).tolist()],
-            "image mean": [round(float(means.mean()), 3), round(float(means.std()), 3)],
-            "ftd": round(frechet_texture_distance(theta, yardstick.theta, features), 3),
-        }
-
-    rows: dict[str, Any] = {"data": looks(real.theta[:SAMPLES]), "scale": SCALE, "steps": args.steps, "runs": []}
-    print(f"data: {rows['data']}", flush=True)
-    for seed in range(args.seeds):
-        for arm in ("mean_field", "mean_field, collective 8"):
-            trained, calibration = train(arm, seed, args.steps, process, data)
-            run: dict[str, Any] = {"arm": arm, "seed": seed}
-            for method, steps in itertools.product(("ode", "euler"), (25, 100)):
-                theta = sample(
-                    trained, process, (SAMPLES, *SHAPE), steps=steps, method=method, calibration=calibration,
-                    generator=torch.Generator().manual_seed(seed), progress=False,
-                )  # fmt: skip
-                run[f"{method} {steps}"] = looks(theta)
-                print(f"{arm}, seed {seed}, {method} in {steps} steps: {run[f'{method} {steps}']}", flush=True)
-            rows["runs"].append(run)
-            save("collective", rows)
-    return rows
 
 
 @dataclass(frozen=True, eq=False)
@@ -524,9 +495,7 @@ def reverse(network: Any, process: SharedNoise, theta: Tensor, steps: int, noisy
     return wrap(theta)
 
 
-PARTS = {
-    part.__name__: part for part in (moments, orthogonality, variance, cost, learning, judge, collective, shared_noise)
-}
+PARTS = {part.__name__: part for part in (moments, orthogonality, variance, cost, learning, judge, shared_noise)}
 
 
 def main() -> None:

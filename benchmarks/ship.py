@@ -12,7 +12,6 @@ import argparse
 from pathlib import Path
 
 import torch
-from kodm_lite.generation import draw_in_chunks
 
 from kodm_lite import checkpoints
 from kodm_lite.calibration import calibrate
@@ -40,7 +39,7 @@ def main() -> None:
     metrics = {}
     for steps in args.steps:
         with torch.autocast("cpu", torch.bfloat16):
-            samples = torch.cat(list(draw_in_chunks(model, range(args.n), 64, steps=steps))).float()
+            samples = model.sample(args.n, steps=steps, chunk=64).float()
         found = evaluate(samples, real, seen)
         print(f"{steps} steps\n{found.as_table()}\n", flush=True)
         metrics[str(steps)] = found.to_dict()

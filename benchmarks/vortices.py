@@ -17,9 +17,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from kodm_lite import checkpoints, sample, wrap
+from kodm_lite import Model, checkpoints, sample
 from kodm_lite.calibration import there_and_back
-from kodm_lite.euclidean import sample_euclidean
 from kodm_lite.orientation import winding_numbers
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import recipe_of
@@ -34,7 +33,7 @@ def vortices(theta: Tensor) -> Tensor:
     return winding_numbers(theta).abs().sum((1, 2, 3)).double()
 
 
-def returned(model: checkpoints.Model, theta: Tensor, v: float, steps: int) -> Tensor:
+def returned(model: Model, theta: Tensor, v: float, steps: int) -> Tensor:
     """Images that lost exp(-v / 2) of their arrows, or values, and came back."""
     generator, process = torch.Generator().manual_seed(0), model.process
     if isinstance(process, KuramotoProcess):
@@ -43,11 +42,7 @@ def returned(model: checkpoints.Model, theta: Tensor, v: float, steps: int) -> T
     t = float(grid[(-2 * process.alpha(grid).log() - v).abs().argmin()])
     start, _ = process.perturb(theta, torch.full((len(theta),), t), generator)
     times = [t * (1 - k / steps) ** 2 for k in range(steps + 1)]
-    shape = tuple(theta.shape)
-    x = sample_euclidean(
-        model.network, process, shape, times=times, start=start, method="ancestral", generator=generator
-    )
-    return wrap(x.clamp(-torch.pi, torch.pi))
+    return model.sample(len(theta), times=times, start=start, method="ancestral", generator=generator)
 
 
 def main() -> None:

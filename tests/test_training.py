@@ -175,7 +175,7 @@ def by_hand(network, data, objective, options):
 
 @pytest.mark.parametrize(
     ("objective", "shards"),
-    [(Transition(steps=10), 1), (Transition(2, 10), 4), (MeanField(steps=8), 2), (MeanField("target", 5), 1)],
+    [(Transition(steps=10), 1), (Transition(2, 10), 4), (MeanField(steps=8), 2), (MeanField("target", 8), 1)],
 )
 def test_training_is_what_one_would_write_by_hand(tmp_path, objective, shards):
     options = replace(OPTIONS, shards=shards, steps=12, learning_rate=0.01, ema=0.3, clip=0.2, weight_decay=0.1)
@@ -481,17 +481,40 @@ def test_what_does_not_matter_may_change_when_a_run_goes_on(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"learning_rate": 0.5}, "options learning_rate 0.001, not 0.5"),
-        ({"seed": 3, "batch_size": 4}, "options batch_size 8, not 4; options seed 0, not 3"),
-        ({"shards": 2}, "options shards 1, not 2"),
-        ({"steps": 40}, "options steps 30, not 40"),
-        ({"precision": "bf16"}, "options precision float32, not bf16"),
+        ({"learning_rate": 0.5}, "a finished training .* options learning_rate 0.5 in place of 0.001; .* more steps"),
+        ({"precision": "bf16"}, "a finished training .* options precision bf16 in place of float32"),
+        ({"seed": 3, "batch_size": 4}, "the state of another run .* options seed 0, not 3; .* may start from"),
     ],
 )
-def test_another_training_in_the_same_folder_is_refused(tmp_path, finished, change, message):
+def test_what_a_finished_training_or_another_one_cannot_have_is_refused(finished, change, message):
     with pytest.raises(ValueError, match=message) as caught:
         quiet(mlp(), oscillators(), replace(OPTIONS, **change), out=finished)
     assert caught.match(HELPFUL) and "data" not in str(caught.value).split("with", 1)[1].split("expected")[0]
+    assert header(finished)["step"] == 30
+
+
+def test_a_finished_training_is_as_finished_for_another_number_of_processes(finished):
+    quiet(mlp(), oscillators(), replace(OPTIONS, shards=2), out=finished)
+
+
+@pytest.mark.parametrize(
+    "change", [{"learning_rate": 0.002}, {"batch_size": 4}, {"shards": 2}, {"ema": 0.5}, {"decay": "constant"}, {}]
+)
+def test_a_training_goes_on_with_other_means_and_says_so(tmp_path, change):
+    """More steps of a cosine among them, whose past would have been another."""
+    network, data = mlp(), oscillators()
+    quiet(network, data, replace(OPTIONS, steps=10), out=tmp_path)
+    before = state(tmp_path)
+    expected = "; ".join(f"options {name} {value}" for name, value in change.items()) or "options steps 20 in place"
+    with pytest.warns(UserWarning, match=f"goes on with .*{expected}"):
+        quiet(network, data, replace(OPTIONS, steps=20, **change), out=tmp_path)
+    after = state(tmp_path)
+    assert header(tmp_path)["step"] == 20 and header(tmp_path)["run"]["options"]["steps"] == 20
+    assert [line["step"] for line in read_log(tmp_path) if "loss" in line] == [7, 10, 14, 20]
+    for name in before:
+        if name.startswith("weights"):
+            moved = (after[name] - before[name]).abs().max()
+            assert 0 < float(moved) < 0.1, f"{name} went on from where it was"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,4 @@
-"""What this book adds to Sphinx: MathJax from the book itself, links to the notebooks, the page of all checks."""
+"""What this book adds to Sphinx: MathJax of its own, links to notebooks, the pages of all checks and all modules."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from sphinx.util.docutils import SphinxDirective
 from sphinx.util.fileutil import copy_asset
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "_tools"))
+import api
 import chapters
 import notebooks
 
@@ -32,6 +33,17 @@ def copy_mathjax(app: Sphinx, error: Exception | None) -> None:
         for part in MATHJAX:
             target = Path(app.outdir) / "_static" / "mathjax" / part
             copy_asset(str(source / part), str(target.parent if target.suffix else target))
+
+
+def list_modules(app: Sphinx, page: str, source: list[str]) -> None:
+    """Append to the API page a section for each module of the package."""
+    if page == "book/api":
+        source[0] += "\n" + api.page()
+
+
+def reread_modules(app: Sphinx, env: Any, added: set[str], changed: set[str], removed: set[str]) -> list[str]:
+    """The API page may change while its file does not."""
+    return ["book/api"]
 
 
 def drop_thebe(app: Sphinx, page: str, template: str, context: dict[str, Any], doctree: object) -> None:
@@ -134,6 +146,8 @@ def _time(seconds: float | None) -> str:
 def setup(app: Sphinx) -> dict[str, Any]:
     app.add_directive("all-checks", AllChecks)
     app.add_directive("faults", Faults)
+    app.connect("source-read", list_modules)
+    app.connect("env-get-outdated", reread_modules)
     app.connect("html-page-context", drop_thebe, priority=900)
     app.connect("html-page-context", link_notebook, priority=900)
     app.connect("build-finished", copy_mathjax)
