@@ -23,6 +23,7 @@ from torch import Tensor
 from kodm_lite.circular import validate_phases
 from kodm_lite.kuramoto import GlobalCoupling
 from kodm_lite.modes import Torque, lawson_step, mean_field_torque, reference_direction, stable_steps, torque_of_field
+from kodm_lite.validation import told
 
 if TYPE_CHECKING:
     from kodm_lite.process import KuramotoProcess
@@ -106,14 +107,8 @@ class FokkerPlanck1D(_ModeSolution):
 class FokkerPlanck2D(_ModeSolution):
     """Exact joint density and score of two globally coupled oscillators, on the torus.
 
-    Args:
-        process: schedules and numerical reference phase.
-        density: the joint density at t = 0: a function of (theta_1, theta_2), or its values on a uniform grid over
-            [-pi, pi)^2, first index theta_1.
-        modes: number M of Fourier modes in each direction.
-
-    Raises:
-        ValueError: not a density, or a reference phase that is a field.
+    Arguments and errors are those of :class:`FokkerPlanck1D`, for a density of (theta_1, theta_2), or its values on a
+    uniform grid over [-pi, pi)^2, first index theta_1, and M modes in each direction.
     """
 
     def __init__(self, process: KuramotoProcess, density: Callable[[Tensor, Tensor], Tensor] | Tensor, modes: int = 24):
@@ -170,19 +165,16 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
 
     .. math:: s(\theta) = \sum_a w_a s_a(\theta), \qquad w_a \propto \prod_i p_a(\theta_i, t) .
 
-    Sampling with it gives back the images of the set: an exact score memorises.
+    Sampling with it gives back the images of the set: an exact score memorises.  Book: chapter 5.
 
     Args:
         process: the forward process, with global coupling and a numerical reference phase.
-        images: phases (A, C, H, W), radians; each is one component of the mixture, blurred pixel by pixel.
-        blur: standard deviation of the wrapped normal law of every pixel around its image at t = 0, radians.
+        images: phases (A, C, H, W), radians; each is one component of the mixture.
+        blur: deviation of the wrapped normal law of every pixel around its image at t = 0, radians.
         modes: number of Fourier modes; 6 / blur of them resolve the start.
 
     Raises:
-        ValueError: local coupling, a reference field, images that are no phases, too few modes for the blur; on use,
-            states of another shape than the images, or several times in one batch.
-
-    Book: chapter 5.
+        ValueError: local coupling, a reference field, no phases, too few modes; states of another shape, several times.
     """
 
     def __init__(self, process: KuramotoProcess, images: Tensor, blur: float = 0.15, modes: int = 40):
@@ -215,8 +207,8 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
 
     def _density_and_derivative(self, theta: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         if theta.shape[1:] != self._shape:
-            got, expected = tuple(theta.shape), f"(B, *{tuple(self._shape)}) like the images"
-            raise ValueError(f"theta: got shape {got}, expected {expected}; try states of that shape")
+            expected = f"(B, *{tuple(self._shape)}) like the images"
+            raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected {expected}; try states of that shape")
         if isinstance(t, Tensor):
             if bool((t != t.flatten()[0]).any()):
                 raise ValueError(f"t: got {t[:3].tolist()}..., expected one time for the batch; try one call per time")
@@ -263,8 +255,8 @@ def _on_grid(density: Callable[..., Tensor] | Tensor, dims: int, size: int) -> T
     if isinstance(density, Tensor):
         values = density.to(torch.float64)
         if values.ndim != dims or min(values.shape) < size // 2 or len(set(values.shape)) > 1:
-            got, expected = tuple(values.shape), f"{dims} equal sides of at least {size // 2}"
-            raise ValueError(f"density: got shape {got}, expected {expected}; try a finer grid or fewer modes")
+            expected = f"{dims} equal sides of at least {size // 2}"
+            raise ValueError(f"density: got {told(values)}, expected {expected}; try a finer grid or fewer modes")
     else:
         angles = -math.pi + 2 * math.pi * torch.arange(size, dtype=torch.float64) / size
         values = density(*torch.meshgrid(*[angles] * dims, indexing="ij"))

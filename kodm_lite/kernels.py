@@ -175,8 +175,8 @@ class VonMises:
     def sample(self, shape: tuple[int, ...] = (), generator: Generators = None) -> Tensor:
         """Independent draws in [-pi, pi), of shape ``shape`` followed by the parameters' shape.
 
-        Rejection from a wrapped Cauchy law.  At least 65 % of proposals are accepted whatever the concentration, so
-        that 28 rounds leave an unaccepted angle with probability 2e-13: the loop is bounded and cannot hang.
+        Rejection from a wrapped Cauchy law.  At least 65 % of proposals are accepted whatever the concentration, so 28
+        rounds leave an unaccepted angle with probability 2e-13: the loop is bounded and cannot hang.
         """
         _check_shape(shape)
         loc = self.loc.to(self._dtype).expand((*shape, *self.loc.shape))

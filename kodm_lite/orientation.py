@@ -92,14 +92,11 @@ def winding_numbers(doubled: Tensor) -> Tensor:
 
 
 def singular_points(doubled: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cores and deltas of one field.
+    """Places (k, 2) of the cores and (l, 2) of the deltas of one field: row and column, between pixels.
 
     Args:
         doubled: phases (H, W), radians.
         where: mask (H, W) of the pixels that count; a point counts if its four pixels do.
-
-    Returns:
-        Places (k, 2) of the cores and (l, 2) of the deltas: row and column, between pixels, in the dtype of the phases.
 
     Raises:
         ValueError: no phases (H, W), a mask of another shape.

@@ -43,10 +43,7 @@ def frechet_texture_distance(generated: Tensor, real: Tensor, features: TextureF
 
     Args:
         generated, real: phases (n, C, H, W) in radians, as many of each, a thousand or more to be comparable.
-        features: made from real training images.
-
-    Raises:
-        ValueError: phases that do not fit the features.
+        features: made from real training images; phases that do not fit them are refused by ValueError.
 
     >>> from kodm_lite.data import textures
     >>> real, other = textures(n=90), textures(n=90, seed=1)

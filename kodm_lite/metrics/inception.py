@@ -68,14 +68,12 @@ def inception_distances(
     Phases become bytes by their encoding; one grey channel is repeated to three.
 
     Args:
-        generated: phases (n, C, H, W) in radians, or bytes, with 1 or 3 channels.
-        real: phases or bytes (m, C, H, W).
+        generated, real: phases (n, C, H, W) in radians, or bytes, with 1 or 3 channels.
         split: the name of the split that ``real`` is, for the record, such as "test".
         encoding: what phases stand for, :class:`kodm_lite.GreyLevels`; angles make no bytes, and bytes need none.
-        feature: maps bytes (B, 3, H, W) to features (B, F); by default Inception v3 with the weights that
-            published values use.
-        subsets: number of random subsets that KID is averaged over.
-        subset_size: images in each; by default half of the smaller set, at most 1000.
+        feature: maps bytes (B, 3, H, W) to features (B, F); by default Inception v3 as published values use it.
+        subsets, subset_size: random subsets that KID is averaged over, and images in each; by default half of the
+            smaller set, at most 1000.
         batch: images that pass the network at a time.
         seed: integer from which the subsets are drawn.
 

@@ -41,11 +41,8 @@ def radial_spectrum(image: Tensor) -> RadialSpectrum:
     image, weighted by the squared window.
 
     Args:
-        image: real or complex numbers (..., H, W), such as grey values, or ``torch.exp(1j * theta)`` for phases that
-            are angles from the start.
-
-    Raises:
-        ValueError: no floating or complex image of at least 4 x 4 pixels, NaN or infinity.
+        image: real or complex (..., H, W) from 4 x 4 pixels, finite, else ValueError; such as grey values, or
+            ``torch.exp(1j * theta)`` for phases that are angles from the start.
 
     >>> columns = torch.arange(64.0).expand(64, 64)
     >>> wave_number, power = radial_spectrum(torch.cos(2 * torch.pi * columns / 8))

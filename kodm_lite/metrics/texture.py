@@ -23,7 +23,7 @@ _CHUNK = 2**20  # complex responses in memory at a time; more do not fit in a ca
 
 
 class TextureFeatures(torch.nn.Module):
-    r"""Images as vectors of texture statistics, each in units of its standard deviation over reference images.
+    """Images as vectors of texture statistics, each in units of its standard deviation over reference images.
 
     Of the grey values :math:`x` in [-1, 1], the mean over the channels, these are taken in this order:
 
@@ -35,21 +35,13 @@ class TextureFeatures(torch.nn.Module):
     - mean squared difference of horizontal and of vertical neighbours.
 
     Filters act on the image continued by mirror images, so that its opposite edges never meet.  They are fixed in
-    pixels whatever the size of the image.  Features are float64, computed in the precision of the phases.
-
-    Of phases that are angles from the start they are those of the cosine, then those of the sine.
+    pixels whatever the size of the image.  Features are float64, computed in the precision of the phases.  Of phases
+    that are angles from the start they are those of the cosine, then those of the sine: 84 in place of 42.
 
     Args:
-        reference: phases (n, C, H, W) of at least two real images that differ, H and W at least 8, radians.
+        reference: phases (n, C, H, W), radians, of at least two real images that differ, H and W at least 8, else
+            ValueError; all images must have their shape.
         encoding: what the phases stand for.
-
-    Attributes:
-        num_features: length F of the vectors, 42, or 84 of angles.
-        image_shape: (C, H, W) of the reference, which all images must have.
-        encoding: as given.
-
-    Raises:
-        ValueError: phases of another shape, fewer than two images, or images that are all the same.
 
     Source: Field 1987 (log-Gabor); statistics after Portilla and Simoncelli 2000.
 

@@ -145,8 +145,8 @@ def circle(ax: Axes, theta: Tensor, arrow: bool = True, size: float = 18) -> Non
     theta = theta.detach().flatten().cpu()
     turn = torch.linspace(0, 2 * math.pi, 181)
     ax.plot(turn.cos(), turn.sin(), color="0.75", linewidth=1, zorder=0)
-    colours = {"c": wrap(theta), "cmap": CYCLIC, "vmin": -math.pi, "vmax": math.pi}
-    ax.scatter(theta.cos(), theta.sin(), s=size, edgecolors="0.35", linewidths=0.4, **colours)
+    look: dict[str, Any] = {"cmap": CYCLIC, "vmin": -math.pi, "vmax": math.pi, "edgecolors": "0.35"}
+    ax.scatter(theta.cos(), theta.sin(), size, wrap(theta), linewidths=0.4, **look)
     if arrow:
         tip = float(theta.cos().mean()), float(theta.sin().mean())
         look = {"arrowstyle": "-|>", "color": COLOURS[1], "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
@@ -178,11 +178,6 @@ class FrameSlider:
 
     def __init__(self, pictures: Sequence[bytes], labels: Sequence[str], alt: str):
         self.pictures, self.labels, self.alt = list(pictures), list(labels), alt
-
-    @property
-    def size(self) -> int:
-        """Bytes of HTML."""
-        return len(self._repr_html_().encode())
 
     def _repr_html_(self) -> str:
         # The script finds its own box by content, the first not yet taken: the same slider may stand on a page twice.

@@ -20,12 +20,7 @@ __all__ = ["SphericalCoupling", "ZonalKernel", "cap_kernel", "heat_kernel"]
 
 @dataclass(frozen=True)
 class ZonalKernel:
-    """A weight as a function of angular distance, made by :func:`cap_kernel` and :func:`heat_kernel`.
-
-    Args:
-        kind: "cap" or "heat".
-        radius: its width, radians.
-    """
+    """A weight as a function of angular distance, of width ``radius``, radians: "cap" or "heat"."""
 
     kind: Literal["cap", "heat"]
     radius: float
@@ -61,13 +56,8 @@ class SphericalCoupling(OnDevices):
     Args:
         transform: the transform of the grid.
         kernel: weight as a function of angular distance gamma in [0, pi], for instance :func:`cap_kernel`; it is
-            divided by its integral.  Only its factors are kept, so that a function of one's own can be stored, too.
-
-    Attributes:
-        factors: by how much each degree is multiplied (L,), float64; the first is 1.
-
-    Raises:
-        ValueError: a kernel whose integral is not positive.
+            divided by its integral, which must be positive, else ValueError.  Only its ``factors`` are kept, by which
+            each degree is multiplied (L,), float64; so a function of one's own can be stored, too.
     """
 
     kind = "spherical"

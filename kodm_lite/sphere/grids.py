@@ -24,13 +24,7 @@ GridKind = Literal["gauss", "equiangular", "clenshaw"]
 
 @dataclass(frozen=True)
 class SphereGrid:
-    """Rings of equally spaced points, from north to south; made by :func:`make_grid`.
-
-    Args:
-        kind: which rings.
-        L: band limit that it is exact for.
-        nlat, nlon: number of rings, and points of a ring.
-    """
+    """Rings of equally spaced points, from north to south, exact for band limit L; made by :func:`make_grid`."""
 
     kind: GridKind
     L: int

@@ -47,14 +47,8 @@ def power_spectrum(c: Tensor) -> Tensor:
 def legendre(L: int, theta: Tensor) -> Tensor:
     r"""The colatitude part of all harmonics with m >= 0, Y_lm = P_lm(theta) exp(i m phi), in float64.
 
-    By the recursion in l from the sectoral :math:`P_{mm} \propto \sin^m\theta`, which is stable.
-
-    Args:
-        L: band limit.
-        theta: colatitudes (P,) in [0, pi], radians.
-
-    Returns:
-        (L, L, P), [m, l, point], zero for l < m.
+    By the recursion in l from the sectoral :math:`P_{mm} \propto \sin^m\theta`, which is stable.  Colatitudes (P,) in
+    [0, pi], radians, make (L, L, P), [m, l, point], zero for l < m.
     """
     x, sine = theta.double().cos(), theta.double().sin()
     table = torch.zeros(L, L, len(theta), dtype=torch.float64, device=theta.device)

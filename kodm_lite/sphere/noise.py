@@ -71,10 +71,6 @@ class IsotropicNoise(HarmonicNoise):
 
     solve = covariance
 
-    def logdet(self) -> Tensor:
-        """log det Sigma = 0."""
-        return torch.zeros((), dtype=torch.float64)
-
     def blocks(self) -> Tensor:
         l = torch.arange(self.L)
         return torch.diag_embed((l >= l[:, None]).double())
@@ -149,11 +145,6 @@ class PixelNoise(HarmonicNoise):
         planes = here.transform.planes(c.to(here._blocks.dtype)).movedim((-2, -1), (0, 1))  # (m, l, ..., part)
         columns = apply(here, planes.flatten(2)).reshape(planes.shape)
         return here.transform.from_planes(columns.movedim((0, 1), (-2, -1))).to(c.dtype)
-
-    def logdet(self) -> Tensor:
-        """log det Sigma; every order but m = 0 counts twice, for its cosines and its sines."""
-        each = 2 * self._factors.diagonal(dim1=-2, dim2=-1).double().log().sum(-1)
-        return each[0] + 2 * each[1:].sum()
 
     def blocks(self) -> Tensor:
         return self._blocks
