@@ -63,8 +63,7 @@ def check(
     off = f" (off by {distance:.2g})" if wanted != 0 else ""  # two equal numbers do not show how equal they are
     line = f"{_one_line(what)}: measured {value:.6g}, expected {wanted:.6g}{off}, within {bound}"
     if not distance <= allowed:  # written so that NaN fails
-        times = f"{distance / allowed:.3g} times what is allowed"
-        raise AssertionError(f"✗ {line}: the distance is {distance:.3g}, {times}")
+        raise AssertionError(f"✗ {line}: off by {distance:.3g}, {distance / allowed:.3g} times what is allowed")
     print(f"✓ {line}")
 
 

@@ -67,13 +67,10 @@ class FokkerPlanck1D(_ModeSolution):
     """Exact marginal density and score of one oscillator among infinitely many (or of one alone, if K = 0).
 
     Args:
-        process: schedules and numerical reference phase; global coupling is understood.
-        density: the density of theta at t = 0: a function of angles (radians), or its values on a uniform grid over
-            [-pi, pi).  It must be >= 0 and integrate to 1.
+        process: schedules and numerical reference phase, no field; global coupling is understood.
+        density: of theta at t = 0: a function of angles (radians), or its values on a uniform grid over [-pi, pi).  It
+            must be >= 0 and integrate to 1, else ValueError.
         modes: number M of Fourier modes; a start narrower than about 6 / M radians needs more.
-
-    Raises:
-        ValueError: not a density, or a reference phase that is a field.
     """
 
     def __init__(self, process: KuramotoProcess, density: Callable[[Tensor], Tensor] | Tensor, modes: int = 64):

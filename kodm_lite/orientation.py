@@ -56,10 +56,8 @@ def orientation_field(image: Tensor, gradient_sigma: float = 1.0, window_sigma: 
     _check_image(image)
     image = _scaled(image)
     down, right = _gradient(image, gradient_sigma, "gradient_sigma")
-    real, imaginary, size = (
-        _blur(part, window_sigma, "window_sigma")
-        for part in (right.square() - down.square(), 2 * right * down, right.square() + down.square())
-    )
+    parts = right.square() - down.square(), 2 * right * down, right.square() + down.square()
+    real, imaginary, size = (_blur(part, window_sigma, "window_sigma") for part in parts)
     # Rounding alone is no direction: of gradients that small nothing is known.
     limits = torch.finfo(image.dtype)
     seen = size > limits.eps * image.square().amax((-2, -1), keepdim=True).clamp(min=limits.tiny)

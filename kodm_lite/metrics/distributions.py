@@ -28,11 +28,9 @@ __all__ = ["circular_wasserstein", "kuiper_distance", "wasserstein_distance"]
 def wasserstein_distance(
     a: Tensor, b: Tensor, a_weights: Tensor | None = None, b_weights: Tensor | None = None
 ) -> float:
-    """Wasserstein distance of order 1 of two sets of numbers, in their units; that of scipy.
+    """Wasserstein distance of order 1 of two sets of numbers of any shape, in their units; that of scipy.
 
-    Args:
-        a, b: numbers of any shape.
-        a_weights, b_weights: weight of each number, not negative; by default all are equal.
+    Weights are not negative and of the shape of their numbers; by default all are equal.
 
     Raises:
         ValueError: an empty set, NaN or infinity, weights of another shape, negative ones, or only zeros.

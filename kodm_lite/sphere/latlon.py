@@ -36,14 +36,12 @@ class LatLonGrid:
 
     Attributes:
         amplification: largest factor by which least squares can enlarge errors of the data, and what in them is finer
-            than L, in root mean square over the sphere: 1 at best, hardly more than 2 on grids of the whole sphere.
+            than L, in root mean square over the sphere: 1 at best, hardly more than 2 on grids of the whole sphere; a
+            warning above 3, as where the poles are cut off.
 
     Raises:
         ValueError: latitudes that turn back or are in radians; longitudes that leave a gap, overlap, or do not rise;
             an L that needs more of them, or makes the amplification larger than 10.
-
-    Warns:
-        UserWarning: an amplification of more than 3, as where the poles are cut off.
     """
 
     def __init__(self, latitude: Any, longitude: Any, L: int | None = None):
