@@ -215,6 +215,7 @@ def test_it_agrees_with_torch_harmonics():
         (lambda t: power_spectrum(torch.zeros(7)), r"c: got shape \(7,\)"),
         (lambda t: power_spectrum(torch.zeros(9, dtype=torch.complex64)), "c: got torch.complex64.*pack"),
         (lambda t: SphericalTransform(t.grid, torch.float16), "dtype: got torch.float16"),
+        (lambda t: SphericalTransform(t.grid, np.zeros(3)), "dtype: got"),
         (lambda t: make_grid("healpix", 4), "kind: got 'healpix'"),
         (lambda t: make_grid("gauss", 0), "L: got 0"),
         (lambda t: make_grid("gauss", 4, nlat=4.5), "nlat: got 4.5"),
