@@ -31,7 +31,7 @@ __all__ = ["fit", "objective_of"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
-CHECKED = 1024  # examples
+CHECKED = 128  # examples
 
 
 @torch.inference_mode(False)
