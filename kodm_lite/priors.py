@@ -17,7 +17,6 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from scipy.special import i0e, i1e
 from torch import Generator, Tensor
 
 from kodm_lite.circular import is_integer, order_parameter, wrap
@@ -175,6 +174,8 @@ def stationary_law(process: KuramotoProcess, shape: tuple[int, ...] | None = Non
         )
     if isinstance(process.reference_phase, Tensor):
         return _law_in_field(process, process.reference_phase, (k, k_ref, d), shape)
+    from scipy.special import i0e, i1e  # here, because loading it takes a third of a second
+
     r = 1.0
     for _ in range(10_000):
         kappa = (k * r + k_ref) / d

@@ -99,7 +99,7 @@ couplings: Registry[Maker] = Registry(
 noises: Registry[Maker] = Registry(
     "noise",
     {
-        "white": "kodm_lite.euclidean:WhiteNoise.from_dict",
+        "white": "kodm_lite.noise:WhiteNoise.from_dict",
         "isotropic": "kodm_lite.sphere.noise:noise_from_dict",
         "pixel": "kodm_lite.sphere.noise:noise_from_dict",
     },

@@ -10,12 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["check_choice", "check_count", "check_device", "check_number", "told"]
-
-
-def told(x: Any) -> str:
-    """What a message says that it got: dtype and shape, or the type of what is no tensor."""
-    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+__all__ = ["check_choice", "check_count", "check_device", "check_methods", "check_number", "kind_of", "told"]
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -40,7 +35,7 @@ def check_number(
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not real or not low <= value <= high or not math.isfinite(value) or (open_low and value == low):
         bounds = f"{'above' if open_low else 'from'} {low:g}" + (f" to {high:g}" if math.isfinite(high) else "")
-        raise ValueError(f"{name}: got {value!r}, expected {what} {bounds}; try {hint}")
+        raise ValueError(f"{name}: got {told(value)}, expected {what} {bounds}; try {hint}")
     return float(value)
 
 
@@ -68,3 +63,26 @@ def check_device(device: torch.device | str | None) -> torch.device | None:
     except (RuntimeError, AssertionError, TypeError) as error:  # torch raises all, depending on how it was built
         reason = str(error).splitlines()[0][:100]
         raise ValueError(f"device: got {device!r}, expected one of this machine ({reason}); try 'cpu'") from error
+
+
+def check_methods(name: str, value: Any, *methods: str) -> None:
+    """Refuse what lacks a method that is about to be called.
+
+    Raises:
+        ValueError: names the first that is missing.
+    """
+    for method in methods:
+        if not callable(getattr(value, method, None)):
+            raise ValueError(f"{name}: got {told(value)}, expected an object with a method {method}; try another one")
+
+
+def told(value: Any) -> str:
+    """An argument in a message: shape and dtype of a tensor, anything else in a few words."""
+    if isinstance(value, Tensor):
+        return f"shape {tuple(value.shape)} of {value.dtype}"
+    return repr(value)[:60]
+
+
+def kind_of(x: Any) -> str:
+    """The same where values say nothing: dtype and shape, or the type of what is no tensor."""
+    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__

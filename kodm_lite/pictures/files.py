@@ -17,14 +17,14 @@ from torch import Tensor
 from kodm_lite.circular import validate_phases, wrap
 from kodm_lite.encoding import Encoding
 from kodm_lite.files import write_atomically
-from kodm_lite.pictures.plotting import CYCLIC, image_grid
+from kodm_lite.pictures.mosaic import CYCLIC, image_grid
 
 __all__ = ["FILM_BYTES", "check_drawable", "grid", "write_film", "write_grid", "write_image"]
 
 #: A film is at most this large, so that it can be sent and shown on a page.
 FILM_BYTES = 2_000_000
 
-_FILM_SIDE = 512  # pixels; small images are magnified up to it
+_SIDE = 512  # pixels; smaller pictures of several images are magnified to about that
 _FRAME_TIME, _LAST_FRAME_TIME = 80, 2000  # milliseconds
 
 
@@ -62,12 +62,12 @@ def _bytes(theta: Tensor, encoding: Encoding) -> Tensor:
 
 
 def write_grid(path: Path, theta: Tensor, encoding: Encoding, columns: int | None = None) -> None:
-    """Images (B, C, H, W), radians, as one PNG, see :func:`grid`; OSError leaves an older file as it was."""
-    _write_png(path, grid(theta, encoding, columns))
+    """Images (B, C, H, W), radians, as one PNG, magnified if small, see :func:`grid`; OSError leaves an older file."""
+    _write_png(path, _magnified(grid(theta, encoding, columns)))
 
 
 def write_image(path: Path, theta: Tensor, encoding: Encoding) -> None:
-    """One image (C, H, W), radians, as a PNG of its own."""
+    """One image (C, H, W), radians, as a PNG of its own, pixel for pixel."""
     _write_png(path, grid(theta[None], encoding))
 
 
@@ -78,12 +78,15 @@ def write_film(path: Path, frames: Sequence[Tensor], encoding: Encoding) -> None
         path, encoding: where to, and what the phases stand for; OSError leaves an older file as it was.
         frames: at least one (B, C, H, W), radians; too many for ``FILM_BYTES`` are thinned out, never the last.
     """
-    pictures = [grid(theta, encoding, columns=len(theta)) for theta in frames]
-    larger = max(1, _FILM_SIDE // max(pictures[0].size))
-    pictures = [p.resize((larger * p.width, larger * p.height), Image.Resampling.NEAREST) for p in pictures]
+    pictures = [_magnified(grid(theta, encoding, columns=len(theta))) for theta in frames]
     while len(content := _gif(pictures)) > FILM_BYTES and len(pictures) > 1:
         pictures = pictures[::-2][::-1]  # every second one, counted from the end
     write_atomically(path, content)
+
+
+def _magnified(picture: Image.Image) -> Image.Image:
+    """Every pixel of a small picture as a square of them, so that a screen shows more than a stamp."""
+    return picture.resize([x * math.ceil(_SIDE / max(picture.size)) for x in picture.size], Image.Resampling.NEAREST)
 
 
 def _gif(pictures: Sequence[Image.Image]) -> bytes:

@@ -31,6 +31,7 @@ from torch.nn import functional
 from kodm_lite.circular import wrap
 from kodm_lite.encoding import Encoding
 from kodm_lite.pictures.lic import line_integral_convolution
+from kodm_lite.pictures.mosaic import CYCLIC, image_grid
 
 __all__ = [
     "COLOURS",
@@ -50,7 +51,6 @@ __all__ = [
     "use_style",
 ]
 
-CYCLIC = "twilight"
 COLOURS = ("#3b6fb6", "#d1603d", "#2f8f6b", "#8a5aa8", "#b08a2e", "#5f6b7a")
 
 _STYLE: dict[Any, Any] = {
@@ -121,17 +121,6 @@ def _field(doubled: Tensor) -> Tensor:
     if doubled.ndim != 2:
         raise ValueError(f"doubled: got shape {tuple(doubled.shape)}, expected one field (H, W); try doubled[0]")
     return doubled.detach().cpu().float()
-
-
-def image_grid(theta: Tensor, columns: int = 8, gap: int = 1) -> Tensor:
-    """A batch of single-channel images (B, 1, H, W) as one big image (rows, columns), black between them."""
-    batch, _, height, width = theta.shape
-    rows = math.ceil(batch / columns)
-    grid = torch.full((rows * (height + gap) - gap, columns * (width + gap) - gap), -0.9 * math.pi, dtype=theta.dtype)
-    for k in range(batch):
-        i, j = (k // columns) * (height + gap), (k % columns) * (width + gap)
-        grid[i : i + height, j : j + width] = theta[k, 0]
-    return grid
 
 
 def phase_axis(axis: Axis) -> None:

@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from kodm_lite.euclidean import EuclideanDiffusion
-from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators, normal
+from kodm_lite.schedules import per_image
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import degrees
 from kodm_lite.sphere.inputs import check_fields
