@@ -23,7 +23,7 @@ from torch import Tensor
 from kodm_lite.circular import validate_phases
 from kodm_lite.kuramoto import GlobalCoupling
 from kodm_lite.modes import Torque, lawson_step, mean_field_torque, reference_direction, stable_steps, torque_of_field
-from kodm_lite.validation import kind_of
+from kodm_lite.validation import told
 
 if TYPE_CHECKING:
     from kodm_lite.process import KuramotoProcess
@@ -253,7 +253,7 @@ def _on_grid(density: Callable[..., Tensor] | Tensor, dims: int, size: int) -> T
         values = density.to(torch.float64)
         if values.ndim != dims or min(values.shape) < size // 2 or len(set(values.shape)) > 1:
             expected = f"{dims} equal sides of at least {size // 2}"
-            raise ValueError(f"density: got {kind_of(values)}, expected {expected}; try a finer grid or fewer modes")
+            raise ValueError(f"density: got {told(values)}, expected {expected}; try a finer grid or fewer modes")
     else:
         angles = -math.pi + 2 * math.pi * torch.arange(size, dtype=torch.float64) / size
         values = density(*torch.meshgrid(*[angles] * dims, indexing="ij"))

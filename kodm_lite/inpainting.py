@@ -26,7 +26,7 @@ from kodm_lite.priors import GibbsPrior
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators, normal, one_generator_per_seed
 from kodm_lite.samplers import Score, sample, time_grid
-from kodm_lite.validation import check_choice, check_count, check_number, kind_of
+from kodm_lite.validation import check_choice, check_count, check_number, told
 
 __all__ = ["inpaint"]
 
@@ -74,7 +74,7 @@ def inpaint(  # arguments as of sample, of which it is a variant
     """
     check_choice("method", method, ("ode", "ancestral", "euler"))
     if not isinstance(process, KuramotoProcess):
-        raise ValueError(f"process: got {kind_of(process)}, expected a KuramotoProcess; try that of the model")
+        raise ValueError(f"process: got {told(process)}, expected a KuramotoProcess; try that of the model")
     missing = _check(known, missing, corrections, size)
     known = known.masked_fill(missing, 0.0)
     process.validate(known, "known")
@@ -116,9 +116,9 @@ def _filled(known: Tensor, missing: Tensor, generator: Generators) -> Tensor:
 def _check(known: Tensor, missing: Tensor, corrections: int, size: float) -> Tensor:
     """The mask in the shape of the phases."""
     if not isinstance(known, Tensor):
-        raise ValueError(f"known: got {kind_of(known)}, expected a torch tensor; try torch.as_tensor(known)")
+        raise ValueError(f"known: got {told(known)}, expected a torch tensor; try torch.as_tensor(known)")
     if not isinstance(missing, Tensor) or missing.dtype != torch.bool:
-        raise ValueError(f"missing: got {kind_of(missing)}, expected booleans; try missing > 0.5")
+        raise ValueError(f"missing: got {told(missing)}, expected booleans; try missing > 0.5")
     try:
         missing = missing.to(known.device).expand(known.shape)
     except RuntimeError as error:

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from kodm_lite.circular import TWO_PI, angle_difference, check_broadcast, check_precision, is_integer, wrap
 from kodm_lite.randomness import Generators, check_one_per_image, normal, uniform
-from kodm_lite.validation import kind_of
+from kodm_lite.validation import told
 
 __all__ = ["VonMises", "WrappedNormal"]
 
@@ -140,7 +140,7 @@ class VonMises:
         (tensor(1.5708), tensor(1.1593))
         """
         if not isinstance(z, Tensor) or z.dtype not in (torch.complex64, torch.complex128):
-            raise ValueError(f"z: got {kind_of(z)}, expected a complex tensor; try kodm_lite.order_parameter(theta)")
+            raise ValueError(f"z: got {told(z)}, expected a complex tensor; try kodm_lite.order_parameter(theta)")
         r = z.abs().to(torch.float64)
         if validate_args:
             _require(r, r < 1, "z", "a modulus below 1; try a mean over several phases")

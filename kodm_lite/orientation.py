@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from kodm_lite.circular import TWO_PI, validate_phases, wrap
-from kodm_lite.validation import check_number, kind_of
+from kodm_lite.validation import check_number, told
 
 __all__ = ["OrientationField", "blur", "orientation_field", "ridge_frequency", "singular_points", "winding_numbers"]
 
@@ -105,7 +105,7 @@ def singular_points(doubled: Tensor, where: Tensor | None = None) -> tuple[Tenso
     winding = winding_numbers(doubled)
     if where is not None:
         if not isinstance(where, Tensor) or where.dtype != torch.bool or where.shape != doubled.shape:
-            raise ValueError(f"where: got {kind_of(where)}, expected booleans {tuple(doubled.shape)}; try where > 0.5")
+            raise ValueError(f"where: got {told(where)}, expected booleans {tuple(doubled.shape)}; try where > 0.5")
         winding = winding * (where[:-1, :-1] & where[1:, :-1] & where[:-1, 1:] & where[1:, 1:])
     cores, deltas = ((winding * sign > 0).nonzero().to(doubled.dtype) + 0.5 for sign in (1, -1))
     return cores, deltas
@@ -195,7 +195,7 @@ def _check_image(image: Tensor, name: str = "image", least: int = 3) -> None:
     fine = isinstance(image, Tensor) and image.dtype in kinds and image.ndim >= 2
     if not fine or image.numel() == 0 or min(image.shape[-2:]) < least:
         expected = f"float32 or float64 (..., H, W) from {least} x {least}"
-        raise ValueError(f"{name}: got {kind_of(image)}, expected {expected}; try {name}.float()")
+        raise ValueError(f"{name}: got {told(image)}, expected {expected}; try {name}.float()")
     at_hand = image.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(image)
     if at_hand and not torch.compiler.is_compiling() and not bool(torch.isfinite(image).all()):
         raise ValueError(f"{name}: got NaN or infinity, expected numbers; try torch.isfinite to find them")

@@ -10,7 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["check_choice", "check_count", "check_device", "check_methods", "check_number", "kind_of", "told"]
+__all__ = ["check_choice", "check_count", "check_device", "check_methods", "check_number", "told"]
+
+
+def told(value: Any) -> str:
+    """What a message says that it got: dtype and shape of a tensor, a short value itself, or else the type."""
+    if isinstance(value, Tensor):
+        return f"{value.dtype} of shape {tuple(value.shape)}"
+    return repr(value)[:60] if value is None or isinstance(value, str | Real) else type(value).__name__
 
 
 def check_count(name: str, value: Any, least: int = 1) -> int:
@@ -35,7 +42,7 @@ def check_number(
     real = isinstance(value, Real) and not isinstance(value, bool)
     if not real or not low <= value <= high or not math.isfinite(value) or (open_low and value == low):
         bounds = f"{'above' if open_low else 'from'} {low:g}" + (f" to {high:g}" if math.isfinite(high) else "")
-        raise ValueError(f"{name}: got {told(value)}, expected {what} {bounds}; try {hint}")
+        raise ValueError(f"{name}: got {value!r}, expected {what} {bounds}; try {hint}")
     return float(value)
 
 
@@ -74,15 +81,3 @@ def check_methods(name: str, value: Any, *methods: str) -> None:
     for method in methods:
         if not callable(getattr(value, method, None)):
             raise ValueError(f"{name}: got {told(value)}, expected an object with a method {method}; try another one")
-
-
-def told(value: Any) -> str:
-    """An argument in a message: shape and dtype of a tensor, anything else in a few words."""
-    if isinstance(value, Tensor):
-        return f"shape {tuple(value.shape)} of {value.dtype}"
-    return repr(value)[:60]
-
-
-def kind_of(x: Any) -> str:
-    """The same where values say nothing: dtype and shape, or the type of what is no tensor."""
-    return f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__

@@ -137,8 +137,8 @@ def images_in_each_set(generated: int, real: int) -> int:
         hints = [f"-n {_FEWEST} or more samples"] if generated < _FEWEST else []
         hints += ["more images, a larger test share, several crops of each (--crops)"] if real < 2 * _FEWEST else []
         raise ValueError(
-            f"generated, real: got {generated} generated images and {real} real ones (of a folder the test share), "
-            f"expected at least {_FEWEST} and {2 * _FEWEST}, as real ones are halved; try {', '.join(hints)}"
+            f"generated, real: got {generated} generated images and {real} real ones (of a folder only the test share),"
+            f" expected at least {_FEWEST} and {2 * _FEWEST}, as real ones are halved; try {', '.join(hints)}"
         )
     return images
 

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from kodm_lite.metrics.distributions import wasserstein_distance
 from kodm_lite.metrics.validation import require_finite
-from kodm_lite.validation import kind_of
+from kodm_lite.validation import told
 
 __all__ = ["RadialSpectrum", "peak_frequencies", "radial_spectrum"]
 
@@ -125,4 +125,4 @@ def _check_image(image: Tensor) -> None:
     require_finite(image, "image", complex_too=True)
     if not (image.is_floating_point() or image.is_complex()) or image.ndim < 2 or min(image.shape[-2:]) < 4:
         expected = "floating or complex numbers (..., H, W) from 4 x 4"
-        raise ValueError(f"image: got {kind_of(image)}, expected {expected}; try larger images, or image.float()")
+        raise ValueError(f"image: got {told(image)}, expected {expected}; try larger images, or image.float()")

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from kodm_lite.circular import validate_phases
 from kodm_lite.encoding import Encoding
-from kodm_lite.validation import check_count, kind_of
+from kodm_lite.validation import check_count, told
 
 LARGEST = 1e60  # number whose powers and sums over a set are finite
 
@@ -39,7 +39,7 @@ def check_features(a: Tensor, b: Tensor) -> None:
 def require_finite(x: Tensor, name: str, complex_too: bool = False) -> None:
     """Refuse what is no tensor of numbers, nothing at all, NaN, infinity, and what would overflow when squared."""
     if not isinstance(x, Tensor) or x.numel() == 0 or (x.is_complex() and not complex_too):
-        raise ValueError(f"{name}: got {kind_of(x)}, expected a tensor of numbers; try torch.as_tensor({name})")
+        raise ValueError(f"{name}: got {told(x)}, expected a tensor of numbers; try torch.as_tensor({name})")
     size = x.detach().abs() if x.is_floating_point() or x.is_complex() else x.double().abs()
     if not float(size.max()) <= LARGEST:  # written so that NaN fails too
         raise ValueError(f"{name}: got NaN or more than {LARGEST:g}, expected numbers; try torch.isfinite({name})")

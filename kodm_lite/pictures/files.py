@@ -32,7 +32,7 @@ def check_drawable(shape: Sequence[int]) -> None:
     """Refuse a sample of another shape than (1, H, W), which is grey, or (3, H, W), which is red, green and blue."""
     if len(shape) != 3 or shape[0] not in (1, 3):
         expected = "(1, H, W) for grey or (3, H, W) for colours"
-        raise ValueError(f"out: got samples of shape {tuple(shape)}, expected {expected}; try what ends in .npz")
+        raise ValueError(f"out: got samples of shape {tuple(shape)}, expected {expected}; try one that ends in .npz")
 
 
 def grid(theta: Tensor, encoding: Encoding, columns: int | None = None) -> Image.Image:
@@ -62,7 +62,10 @@ def _bytes(theta: Tensor, encoding: Encoding) -> Tensor:
 
 
 def write_grid(path: Path, theta: Tensor, encoding: Encoding, columns: int | None = None) -> None:
-    """Images (B, C, H, W), radians, as one PNG, magnified if small, see :func:`grid`; OSError leaves an older file."""
+    """Images (B, C, H, W), radians, as one PNG, magnified if it is small, see :func:`grid`.
+
+    OSError leaves an older file as it was.
+    """
     _write_png(path, _magnified(grid(theta, encoding, columns)))
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kodm_lite.sphere.harmonics import legendre
 from kodm_lite.sphere.transform import OnDevices, SphericalTransform
-from kodm_lite.validation import check_number, kind_of
+from kodm_lite.validation import check_number, told
 
 __all__ = ["SphericalCoupling", "ZonalKernel", "cap_kernel", "heat_kernel"]
 
@@ -64,16 +64,14 @@ class SphericalCoupling(OnDevices):
 
     def __init__(self, transform: SphericalTransform, kernel: Callable[[Tensor], Tensor]):
         if not isinstance(transform, SphericalTransform):
-            raise ValueError(
-                f"transform: got {kind_of(transform)}, expected a SphericalTransform; try one of make_grid"
-            )
+            raise ValueError(f"transform: got {told(transform)}, expected a SphericalTransform; try one of make_grid")
         if not callable(kernel):
             raise ValueError(f"kernel: got {kernel!r}, expected a function of the distance; try cap_kernel(0.5)")
         self.transform = transform
         nodes, weights = (torch.from_numpy(x) for x in np.polynomial.legendre.leggauss(8 * transform.L + 200))
         values = kernel(nodes.acos())
         if not isinstance(values, Tensor) or values.is_complex() or values.shape != nodes.shape:
-            raise ValueError(f"kernel: got values {kind_of(values)}, expected one real weight each; try torch.exp(-x)")
+            raise ValueError(f"kernel: got values {told(values)}, expected one real weight each; try torch.exp(-x)")
         values = values.double() * weights
         integral = float(values.sum())
         if not (math.isfinite(integral) and integral > 0):
@@ -84,7 +82,7 @@ class SphericalCoupling(OnDevices):
     def average(self, x: Tensor) -> Tensor:
         """Weighted mean over the neighbourhood of every point (..., nlat, nlon), real or complex, same shape."""
         if not isinstance(x, Tensor):
-            raise ValueError(f"x: got {kind_of(x)}, expected a tensor (..., nlat, nlon); try torch.as_tensor(x)")
+            raise ValueError(f"x: got {told(x)}, expected a tensor (..., nlat, nlon); try torch.as_tensor(x)")
         if x.is_complex():
             return torch.complex(self.average(x.real), self.average(x.imag))
         here = self.on(x.device)
@@ -95,7 +93,7 @@ class SphericalCoupling(OnDevices):
     def mean_field(self, theta: Tensor) -> Tensor:
         """z = weighted mean of exp(i theta) around every point, complex, same shape as ``theta``."""
         if not isinstance(theta, Tensor) or not theta.is_floating_point():
-            raise ValueError(f"theta: got {kind_of(theta)}, expected phases, radians; try torch.as_tensor(theta)")
+            raise ValueError(f"theta: got {told(theta)}, expected phases, radians; try torch.as_tensor(theta)")
         return torch.complex(self.average(theta.cos()), self.average(theta.sin()))
 
     def transfer(self, shape: tuple[int, ...]) -> Tensor:

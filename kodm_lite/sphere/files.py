@@ -11,7 +11,7 @@ import numpy as np
 from torch import Tensor
 
 from kodm_lite.sphere.latlon import LatLonGrid
-from kodm_lite.validation import kind_of
+from kodm_lite.validation import told
 
 if TYPE_CHECKING:
     import xarray
@@ -60,7 +60,7 @@ def to_xarray(
     import xarray
 
     if not isinstance(grid, LatLonGrid):
-        raise ValueError(f"grid: got {kind_of(grid)}, expected a LatLonGrid; try the one that from_xarray returned")
+        raise ValueError(f"grid: got {told(grid)}, expected a LatLonGrid; try the one that from_xarray returned")
     values = grid.synthesis(c).detach()
     if like is not None:
         like, names = _ordered(like)
@@ -83,7 +83,7 @@ def _ordered(array: Any) -> tuple[xarray.DataArray, list[str]]:
     import xarray
 
     if not isinstance(array, xarray.DataArray):
-        raise ValueError(f"array: got {kind_of(array)}, expected a DataArray with coordinates; try dataset[name]")
+        raise ValueError(f"array: got {told(array)}, expected a DataArray with coordinates; try dataset[name]")
     _check_values(array)
     found = [_coordinate(array, kind) for kind in _SHORT]
     lines = [coordinate.dims[0] for coordinate in found]

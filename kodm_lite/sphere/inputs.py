@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kodm_lite.validation import kind_of
+from kodm_lite.validation import told
 
 __all__ = ["band_limit", "check_fields", "check_points", "check_real"]
 
@@ -17,7 +17,7 @@ def check_real(x: Any, name: str) -> None:
     """Refuse what is no tensor of real floating numbers."""
     if not isinstance(x, Tensor) or not x.is_floating_point():
         hint = "transform.pack(a)" if isinstance(x, Tensor) and x.is_complex() else f"torch.as_tensor({name}).double()"
-        raise ValueError(f"{name}: got {kind_of(x)}, expected a tensor of real floating numbers; try {hint}")
+        raise ValueError(f"{name}: got {told(x)}, expected a tensor of real floating numbers; try {hint}")
 
 
 def band_limit(c: Any, L: int | None = None, name: str = "c") -> int:
@@ -43,7 +43,7 @@ def check_fields(c: Any, t: Any, L: int, name: str = "c") -> None:
     if fine and t.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(t):
         fine = torch.compiler.is_compiling() or bool(((t > 0) & (t <= 1)).all())
     if not fine:
-        got = kind_of(t) + (f", {t.flatten()[:3].tolist()}" if isinstance(t, Tensor) and t.device.type == "cpu" else "")
+        got = told(t) + (f", {t.flatten()[:3].tolist()}" if isinstance(t, Tensor) and t.device.type == "cpu" else "")
         raise ValueError(f"t: got {got}, expected one time in (0, 1] per field, {len(c)} on {c.device}; try clamp")
 
 
@@ -52,7 +52,7 @@ def check_points(theta: Any, phi: Any) -> None:
     for name, x in (("theta", theta), ("phi", phi)):
         check_real(x, name)
     if theta.ndim != 1 or theta.shape != phi.shape:
-        raise ValueError(f"theta, phi: got {kind_of(theta)} and {kind_of(phi)}, expected (P,) twice; try .flatten()")
+        raise ValueError(f"theta, phi: got {told(theta)} and {told(phi)}, expected (P,) twice; try .flatten()")
     if not bool(((theta >= -1e-6) & (theta <= math.pi + 1e-6)).all()):
         raise ValueError("theta: got values outside [0, pi] or NaN, expected radians; try deg2rad(90 - latitude)")
     if not bool((phi.abs() <= 4 * math.pi + 1e-6).all()):

@@ -18,7 +18,7 @@ from torch import Tensor
 from kodm_lite.sphere.harmonics import legendre
 from kodm_lite.sphere.inputs import band_limit
 from kodm_lite.sphere.transform import Packing
-from kodm_lite.validation import check_count, kind_of
+from kodm_lite.validation import check_count, told
 
 __all__ = ["LatLonGrid"]
 
@@ -79,9 +79,7 @@ class LatLonGrid:
         x = field if isinstance(field, Tensor) else _tensor(field)
         rows, columns = len(self.latitude), len(self.longitude)
         if x.is_complex() or x.dtype == torch.bool or tuple(x.shape[-2:]) != (rows, columns):
-            raise ValueError(
-                f"field: got {kind_of(x)}, expected real (..., {rows}, {columns}); try values on the grid"
-            )
+            raise ValueError(f"field: got {told(x)}, expected real (..., {rows}, {columns}); try numbers on this grid")
         x = x.cpu().double()
         if missing := int((~torch.isfinite(x)).sum()):
             raise ValueError(f"field: got {missing} values NaN or infinite, expected none; try filling the gaps first")

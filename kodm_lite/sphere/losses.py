@@ -18,7 +18,7 @@ from kodm_lite.schedules import per_image
 from kodm_lite.sphere.inputs import check_fields
 from kodm_lite.sphere.noise import PixelNoise
 from kodm_lite.sphere.random_fields import harmonic_noise
-from kodm_lite.validation import check_choice, kind_of
+from kodm_lite.validation import check_choice, told
 
 __all__ = ["Weight", "pixel_score_matching", "spectral_score_matching"]
 
@@ -93,5 +93,5 @@ def _predicted(network: Callable[[Tensor, Tensor], Any], name: str, c: Tensor, t
     x = network(c, t)
     if not isinstance(x, Tensor) or x.shape != c.shape:
         hint = "one number per coefficient of each field"
-        raise ValueError(f"{name}: got a prediction {kind_of(x)}, expected {tuple(c.shape)}, as c; try {hint}")
+        raise ValueError(f"{name}: got a prediction {told(x)}, expected {tuple(c.shape)}, as c; try {hint}")
     return x

@@ -22,7 +22,7 @@ from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.inputs import check_fields
 from kodm_lite.sphere.random_fields import check_spectrum, harmonic_noise
 from kodm_lite.sphere.transform import SphericalTransform
-from kodm_lite.validation import check_count, check_number, kind_of
+from kodm_lite.validation import check_count, check_number, told
 
 __all__ = ["SphericalNet"]
 
@@ -101,7 +101,7 @@ class SphericalNet(nn.Module):
     def _check_weights(self, c: Tensor) -> None:
         """Refuse a batch of another form, and weights in which the transform does not work."""
         if c.ndim != 2 or c.dtype not in (torch.float32, torch.float64):
-            raise ValueError(f"c: got {kind_of(c)}, expected float32 or float64 (B, {self.L**2}); try c.flatten(0, -2)")
+            raise ValueError(f"c: got {told(c)}, expected float32 or float64 (B, {self.L**2}); try c.flatten(0, -2)")
         if self.read.dtype not in (torch.float32, torch.float64) or self.read.device != c.device:
             got = f"{self.read.dtype} weights on {self.read.device} for fields on {c.device}"
             raise ValueError(f"network: got {got}, expected float32 or 64; try network.float().to(c.device)")

@@ -19,7 +19,7 @@ from torch import Tensor
 from kodm_lite.randomness import Generators, normal
 from kodm_lite.sphere.inputs import band_limit
 from kodm_lite.sphere.transform import LARGEST, OnDevices, SphericalTransform
-from kodm_lite.validation import check_count, kind_of
+from kodm_lite.validation import check_count, told
 
 __all__ = ["HarmonicNoise", "IsotropicNoise", "PixelNoise", "noise_from_dict"]
 
@@ -105,7 +105,7 @@ class PixelNoise(HarmonicNoise):
 
     def __init__(self, transform: SphericalTransform, normalise: bool = True):
         if not isinstance(transform, SphericalTransform) or not isinstance(normalise, bool):
-            got = f"{kind_of(transform)} and {normalise!r}"
+            got = f"{told(transform)} and {normalise!r}"
             raise ValueError(f"transform, normalise: got {got}, expected a SphericalTransform and a bool; try True")
         super().__init__(transform.L)
         self.transform, self.normalise = copy.deepcopy(transform), normalise  # the one that is given may move

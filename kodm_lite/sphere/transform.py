@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from kodm_lite.sphere.grids import SphereGrid, make_grid
 from kodm_lite.sphere.harmonics import degree_order, legendre, real_harmonics, real_scale
 from kodm_lite.sphere.inputs import check_points, check_real
-from kodm_lite.validation import check_count, kind_of
+from kodm_lite.validation import check_count, told
 
 __all__ = ["LARGEST", "OnDevices", "Packing", "PointTransform", "SphericalTransform", "point_transform"]
 
@@ -79,7 +79,7 @@ class SphericalTransform(Packing):
 
     def __init__(self, grid: SphereGrid, dtype: torch.dtype = torch.float64):
         if not isinstance(grid, SphereGrid):
-            raise ValueError(f"grid: got {kind_of(grid)}, expected a SphereGrid; try make_grid('gauss', 16)")
+            raise ValueError(f"grid: got {told(grid)}, expected a SphereGrid; try make_grid('gauss', 16)")
         if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype: got {dtype}, expected torch.float32 or torch.float64; try torch.float64")
         super().__init__(grid.L, dtype)
@@ -125,7 +125,7 @@ class SphericalTransform(Packing):
         """
         self._check_coefficients(c)
         if not isinstance(rotation, Tensor) or rotation.is_complex() or rotation.shape != (3, 3):
-            raise ValueError(f"rotation: got {kind_of(rotation)}, expected a tensor R (3, 3); try torch.tensor(R)")
+            raise ValueError(f"rotation: got {told(rotation)}, expected a tensor R (3, 3); try torch.tensor(R)")
         R = rotation.to(c.device, torch.float64)
         unit = torch.eye(3, dtype=torch.float64, device=c.device)
         if not float((R @ R.T - unit).abs().max()) <= 1e-6 or float(torch.linalg.det(R)) < 0:
@@ -143,7 +143,7 @@ class SphericalTransform(Packing):
         """
         own = torch.complex128 if self.ring_weights.dtype == torch.float64 else torch.complex64
         if not isinstance(a, Tensor) or a.dtype != own or a.shape[-2:] != (self.L, self.L):
-            raise ValueError(f"a: got {kind_of(a)}, expected {own} (..., {self.L}, {self.L}), [l, m]; try a.to({own})")
+            raise ValueError(f"a: got {told(a)}, expected {own} (..., {self.L}, {self.L}), [l, m]; try a.to({own})")
         if self._lost(a):
             hint = "transform.pack(a.mT)" if not self._lost(a.mT) else "setting them to zero"
             raise ValueError(f"a: got numbers at m > l or imaginary ones at m = 0, expected none; try {hint}")
@@ -184,7 +184,7 @@ class SphericalTransform(Packing):
     def _check(self, x: Tensor, name: str, shape: tuple[int, ...], expected: str) -> None:
         if not isinstance(x, Tensor) or x.is_complex() or tuple(x.shape[-len(shape) :]) != shape:
             sizes = ", ".join(("...", *map(str, shape)))
-            raise ValueError(f"{name}: got {kind_of(x)}, expected real ({sizes}), {expected}; try another transform")
+            raise ValueError(f"{name}: got {told(x)}, expected real ({sizes}), {expected}; try another transform")
         own, kind = self.ring_weights, self.ring_weights.dtype
         if x.dtype != kind:
             raise ValueError(f"{name}: got {x.dtype}, expected {kind}, that of the transform; try {name}.to({kind})")
