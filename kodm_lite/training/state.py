@@ -186,7 +186,7 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> tuple[list[st
     return different, changed
 
 
-_PART = 256  # images
+_PART = 32  # images
 
 
 def fingerprint(data: PhaseSource) -> dict[str, Any]:
