@@ -83,6 +83,9 @@ class WhiteNoise:
             raise ValueError(f"noise: got unit {data['unit']!r}, expected a number")
         return cls(data["shape"], data["unit"])
 
+    def __repr__(self) -> str:
+        return f"WhiteNoise({self.shape}, {self.unit:g})"
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, WhiteNoise) and self.to_dict() == other.to_dict()
 
