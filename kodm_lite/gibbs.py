@@ -2,11 +2,11 @@ r"""The exact law of globally coupled phases at frozen coefficients: one complex
 
 With kappa = K/D, rho_i = (K_ref/D) e^{i psi_i} and z = mean_j e^{i theta_j}, the stationary law is
 
-.. math:: p(\theta) = \frac1Z \exp\Bigl(\tfrac{\kappa N}2 |z|^2 + \sum_i \operatorname{Re}(\bar\rho_i e^{i\theta_i})\Bigr) .
+.. math:: p(\theta) = \frac1Z \exp\Bigl(\tfrac{\kappa N}2 |z|^2 + \sum_i \Re(\bar\rho_i e^{i\theta_i})\Bigr) .
 
 The square is what couples the phases, and a Gaussian integral over a field h takes it apart:
 
-.. math:: e^{\kappa N |z|^2 / 2} = \frac N{2\pi\kappa} \int d^2h\, e^{-N |h|^2 / 2\kappa + N \operatorname{Re}(\bar h z)},
+.. math:: e^{\kappa N |z|^2 / 2} = \frac N{2\pi\kappa} \int d^2h\, e^{-N |h|^2 / 2\kappa + N \Re(\bar h z)},
           \qquad Z = \frac N{2\pi\kappa} \int d^2h\, e^{-N |h|^2 / 2\kappa} \prod_i 2\pi I_0(|h + \rho_i|) .
 
 Given h the phases are independent von Mises draws in the fields h + rho_i.  So an integral over a plane gives Z, and a

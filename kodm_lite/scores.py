@@ -57,4 +57,5 @@ def guided(
         of_class, of_all = both.chunk(2)
         return of_all + weight * (of_class - of_all)
 
+    score.guidance = weight  # type: ignore[attr-defined]  # so that a likelihood can be refused
     return score
