@@ -116,8 +116,7 @@ class FieldInReferences:
     def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
         """Fields h + rho_i of all pixels (B, ...), complex; ``like`` is float64, (B, 1, ...)."""
         row, between = _from_table(self.cumulative.to(like.device), uniform(like, generator))
-        nearer = row + (uniform(like, generator) < between)  # a mixture of two rows interpolates between them
-        table = self.cumulative_of_row.to(like.device)[nearer.flatten().long()]
+        table = self.cumulative_of_row.to(like.device)[(row + between.round().long()).flatten()]
         angle, part = _from_table(table, uniform(like, generator).reshape(-1, 1))
         direction = (angle + part).reshape(like.shape) * (2 * math.pi / self.angles) - math.pi
         a = self.moduli[0].to(like) + (row + between) * (self.moduli[1] - self.moduli[0]).to(like)

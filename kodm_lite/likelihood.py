@@ -81,7 +81,7 @@ def log_likelihood(
         process: a :class:`kodm_lite.KuramotoProcess` or a Euclidean diffusion.
         theta: samples (B, ...) that the process takes.
         label: the class given which the density is meant, or one per sample (B,).
-        steps: of the Runge-Kutta method of fourth order, equal in the angle u; four evaluations each.
+        steps: of the Runge-Kutta method of fourth order in the angle u; four evaluations each.
         divergence: "exact", by one backward pass for each number of a sample; "hutchinson", from random signs e, as
             E[e J e] = tr J; by default exact for up to 32 numbers.
         probes: random signs at each evaluation, at least 2, from whose spread the standard error comes.  They are new

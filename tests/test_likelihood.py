@@ -91,18 +91,15 @@ def test_two_coupled_oscillators_have_their_exact_density(pair):
     torch.testing.assert_close(log_likelihood(score, FORGETFUL, turned, steps=30).log_prob, found, atol=1e-9, rtol=0)
 
 
-def test_a_density_on_the_torus_integrates_to_one(pair, learner):
-    for network, process, size in ((pair[0], FORGETFUL, 24), (lambda x, t: network_of_two(x, t), learner[1], 24)):
-        density = log_likelihood(network, process, grid(size, 2), steps=30).log_prob.exp()
+def test_a_density_on_the_torus_integrates_to_one(pair):
+    torch.manual_seed(2)
+    process = KuramotoProcess()
+    network = PeriodicMLP(2, process, width=16, depth=1)
+    nn.init.normal_(network.last.weight, std=0.15)
+    for score, own, size in ((pair[0], FORGETFUL, 24), (network, process, 40)):
+        density = log_likelihood(score, own, grid(size, 2), steps=30).log_prob.exp()
         assert float(density.sum()) * (2 * PI / size) ** 2 == pytest.approx(1, abs=1e-3)
-
-
-def network_of_two(theta, t):
-    """The score of equilibrium and a wave: a gradient of nothing in particular, as a network's is."""
-    a, b = theta.T
-    wave = torch.stack([torch.sin(2 * a - b), torch.cos(a + b)], 1)
-    process = KuramotoProcess().scaled(2.0)
-    return process.equilibrium_score(theta, t) + 0.5 * wave / torch.expm1(process.clock(t))[:, None].sqrt()
+        assert float(density.max() / density.min()) > 3, "not that of the prior"
 
 
 def test_a_set_of_images_is_a_mixture():
@@ -201,6 +198,21 @@ def test_bits_per_dimension_of_uniform_phases_count_grey_levels():
         assert torch.equal(found.bits, bits_per_dimension(model, images, steps=2, seeds=range(3)).bits)
     with pytest.raises(ValueError, match=HELPFUL):
         bits_per_dimension(model._replace(encoding=Angles()), images)
+
+
+def test_the_noise_of_dequantisation_is_centred():
+    """Independent phases of a network in equilibrium: the mean over noise is that of their law over one level."""
+    process = KuramotoProcess(coupling_strength=NOTHING, reference_phase=-1.0)
+    model = Model(
+        PeriodicUNet(1, process, width=8, multipliers=(1,), attention=()), process, (1, 8, 8), GreyLevels(0.5), None, {}
+    )
+    found = bits_per_dimension(model, torch.full((20, 1, 8, 8), 1 / 255), steps=1)
+    width = PI / 255
+    theta = width * (0.5 + torch.linspace(-0.5, 0.5, 101, dtype=torch.float64))
+    law = process.prior()
+    log_prob = VonMises(law.loc, law.concentration).log_prob(theta)
+    error = float(log_prob.std()) / (20 * 64) ** 0.5 / math.log(2)
+    assert abs(float(found.bits.mean()) + float(log_prob.mean() + math.log(width)) / math.log(2)) < 4 * error
 
 
 def test_bits_are_those_of_bytes():
