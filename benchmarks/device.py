@@ -26,7 +26,7 @@ from kodm_lite.objectives import MeanField
 from kodm_lite.training import TrainingOptions
 from kodm_lite.training.batches import Batches, check_data
 from kodm_lite.training.learner import Learner
-from kodm_lite.training.loop import accelerator
+from kodm_lite.training.run import accelerator
 
 METHODS = ("euler", "adams", "ode", "hybrid", "ancestral", "pc")
 TINY = {"width": 8, "multipliers": (1, 2), "blocks": 1, "patch": 4, "attention": ()}

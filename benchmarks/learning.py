@@ -30,7 +30,7 @@ from kodm_lite.objectives import MeanField, Objective, Transition, random_times
 from kodm_lite.training import TrainingOptions
 from kodm_lite.training.batches import Batches, check_data
 from kodm_lite.training.learner import Learner
-from kodm_lite.training.loop import accelerator
+from kodm_lite.training.run import accelerator
 
 RESULTS = Path(__file__).parent / "results" / "learning.json"
 

@@ -33,7 +33,7 @@ from kodm_lite.metrics import (
     kuiper_distance,
     nearest_distances,
 )
-from kodm_lite.recipes.images import TEXTURE_CROPS
+from kodm_lite.recipes.data_sets import TEXTURE_CROPS
 
 RESULTS = Path(__file__).parent / "results"
 PLAN = ("ode:25", "ode:100", "ode:10", "hybrid:25", "euler:25")

@@ -17,7 +17,6 @@ from kodm_lite import checkpoints
 from kodm_lite.calibration import calibrate
 from kodm_lite.metrics import evaluate
 from kodm_lite.recipes import recipe_of
-from kodm_lite.reproduce.run import COMPARED
 
 PRETRAINED = Path(checkpoints.__file__).parent / "pretrained"
 
@@ -32,7 +31,7 @@ def main() -> None:
     args = parser.parse_args()
     model = checkpoints.load(checkpoints.find(args.model))
     recipe = recipe_of(args.data, model.shape[-1], model.shape[0], scale=model.encoding.scale)
-    real, seen = recipe.images("test", 2 * args.n), recipe.images("train", COMPARED)
+    real, seen = recipe.images("test", 2 * args.n), recipe.images("train")
     calibration = model.calibration or calibrate(
         model.network, model.process, seen.theta[:64], generator=torch.Generator().manual_seed(0)
     )

@@ -15,8 +15,9 @@ from kodm_lite.encoding import Angles, Encoding, GreyLevels
 from kodm_lite.fokker_planck import ExactScore, FokkerPlanck1D, FokkerPlanck2D, ImageSetScore
 from kodm_lite.kernels import VonMises, WrappedNormal
 from kodm_lite.kinds import Process, register
-from kodm_lite.kuramoto import GlobalCoupling, LocalCoupling, kuramoto_drift
+from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling, kuramoto_drift
 from kodm_lite.likelihood import bits_per_dimension, log_likelihood
+from kodm_lite.losses import Objective, squared_error
 from kodm_lite.memory import terminal_memory
 from kodm_lite.model import Model
 from kodm_lite.networks import PeriodicMLP, PeriodicUNet
@@ -26,11 +27,11 @@ from kodm_lite.process import KuramotoProcess
 from kodm_lite.samplers import sample
 from kodm_lite.schedules import LinearSchedule
 from kodm_lite.training import TrainingOptions, fit
-
-__version__ = "0.1.0"
+from kodm_lite.version import __version__ as __version__
 
 __all__ = [
     "Angles",
+    "Coupling",
     "Encoding",
     "ExactScore",
     "FokkerPlanck1D",
@@ -44,6 +45,7 @@ __all__ = [
     "LocalCoupling",
     "MeanField",
     "Model",
+    "Objective",
     "OrderParameterPrior",
     "PeriodicMLP",
     "PeriodicUNet",
@@ -66,6 +68,7 @@ __all__ = [
     "register",
     "sample",
     "save",
+    "squared_error",
     "terminal_memory",
     "to_uint8",
     "wrap",

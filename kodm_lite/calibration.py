@@ -28,9 +28,9 @@ from tqdm.auto import tqdm
 
 from kodm_lite.circular import wrap
 from kodm_lite.process import KuramotoProcess
-from kodm_lite.randomness import Generators
+from kodm_lite.randomness import Generators, check_kind
 from kodm_lite.samplers import Score, evaluate, sample, time_grid
-from kodm_lite.validation import check_count
+from kodm_lite.validation import check_count, check_methods, check_number, told
 
 __all__ = ["Calibration", "bond_energy", "calibrate", "calibrate_all", "calibrate_damping", "there_and_back"]
 
@@ -61,6 +61,11 @@ class Calibration:
     damping: float = 0.0
 
     def __post_init__(self) -> None:
+        for name in ("times", "second_moments"):
+            numbers = getattr(self, name)
+            if not isinstance(numbers, tuple | list) or not all(isinstance(x, int | float) for x in numbers):
+                raise ValueError(f"calibration: got {name} {told(numbers)}, expected numbers; try a tuple of floats")
+            object.__setattr__(self, name, tuple(numbers))
         increasing = all(a < b for a, b in pairwise((0.0 - 1e-9, *self.times, 1.0 + 1e-9)))
         if not (self.times and increasing and len(self.times) == len(self.second_moments)):
             raise ValueError(
@@ -69,8 +74,7 @@ class Calibration:
             )
         if not all(0 <= m < math.inf for m in self.second_moments):
             raise ValueError(f"calibration: got E[score^2] = {self.second_moments[:5]}, expected finite numbers >= 0")
-        if not 0 <= self.damping < 1:
-            raise ValueError(f"damping: got {self.damping}, expected a share from 0 to 1; 0 for none")
+        check_number("damping", self.damping, 0.0, 1.0 - 1e-9, "0 for none")
 
     def damped(self, damping: float) -> Calibration:
         """The same with another damping."""
@@ -78,6 +82,7 @@ class Calibration:
 
     def at(self, t: float) -> float:
         """E[score^2] at time t, log-linear between the calibrated times and constant outside."""
+        check_number("t", t, 0.0, 1.0, "0.5")
         if t <= self.times[0]:
             return self.second_moments[0]
         for (t0, m0), (t1, m1) in pairwise(self._points):
@@ -107,6 +112,9 @@ def calibrate(
     Source: Bao et al. 2022 (Analytic-DPM), on the circle.  Book: chapter 5.
     """
     check_count("points", points)
+    check_methods("process", process, "validate", "trajectory")
+    process.validate(theta0, "theta0")
+    check_kind(generator)
     times = [k / points for k in range(1, points + 1)]
     parts = theta0.split(max(1, _STATES // (points * theta0[0].numel())))
     moments = torch.zeros(points, dtype=torch.float64, device=theta0.device)
@@ -126,8 +134,8 @@ def bond_energy(theta: Tensor) -> Tensor:
     >>> bond_energy(torch.zeros(2, 1, 4, 4))
     tensor([0., 0.])
     """
-    if theta.ndim != 4 or min(theta.shape[2:]) < 2:
-        raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected images (B, C, H, W) of at least 2 x 2")
+    if not isinstance(theta, Tensor) or not theta.is_floating_point() or theta.ndim != 4 or min(theta.shape[2:]) < 2:
+        raise ValueError(f"theta: got {told(theta)}, expected images (B, C, H, W) of at least 2 x 2")
     bonds = [1 - wrap(theta.diff(dim=dim)).cos() for dim in (2, 3)]
     return torch.cat([bond.flatten(1) for bond in bonds], 1).mean(1)
 
@@ -209,14 +217,12 @@ def calibrate_damping(
 
     Book: chapter 9.
     """
+    check_count("steps", steps)
     wanted = float(bond_energy(theta0).mean())
     if wanted == 0:  # flat images, which have no details
         return calibration.damped(0.0)
     states = (steps + 1) * math.ceil(len(theta0) / (chunk or len(theta0)))
     with tqdm(total=2 * states, desc="damping", unit="step", disable=not progress) as bar:
-
-        def note(t: float, theta: Tensor) -> None:
-            bar.update()
 
         def missing(damping: float) -> float:
             back = there_and_back(
@@ -228,22 +234,27 @@ def calibrate_damping(
                 generator=torch.Generator(theta0.device).manual_seed(seed),
                 calibration=calibration.damped(damping),
                 chunk=chunk,
-                callback=note,
+                callback=lambda t, theta: bar.update(),
             )
             return 1 - float(bond_energy(back).mean()) / wanted
 
         first, second = missing(0.0), missing(TRIAL)
+    return calibration.damped(_damping(first, second))
+
+
+def _damping(first: float, second: float) -> float:
+    """Where the straight line through what is missing without damping and with ``TRIAL`` ends, from 0 to ``MOST``."""
     if first <= 0:
-        return calibration.damped(0.0)
+        return 0.0
     gain = (first - second) / TRIAL
     damping = first / gain if gain > 0 else math.inf
     if damping > MOST:
         warnings.warn(
             f"details: {first:.0%} are missing after a trip to V = {FORTH:g} and back, and damping by {TRIAL} leaves "
             f"{second:.0%}; a longer training may help",
-            stacklevel=2,
+            stacklevel=3,
         )
-    return calibration.damped(min(damping, MOST) if gain > 0 else 0.0)
+    return min(damping, MOST) if gain > 0 else 0.0
 
 
 def calibrate_all(

@@ -28,6 +28,7 @@ import math
 import os
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from numbers import Integral
 from pathlib import Path
 from typing import Any, BinaryIO, TypeAlias
 
@@ -44,7 +45,7 @@ from kodm_lite.files import open_regular, place, write_atomically
 from kodm_lite.kinds import process_from_dict
 from kodm_lite.model import Model, describe, network_from_dict, unwrapped
 from kodm_lite.registry import encodings
-from kodm_lite.validation import check_device
+from kodm_lite.validation import check_device, check_methods, told
 
 __all__ = [
     "FORMAT",
@@ -111,6 +112,8 @@ def load(
             model.
         ValueError: neither a name nor a path, a device that this machine does not have.
     """
+    if network is not None and not (isinstance(network, type) and issubclass(network, nn.Module)):
+        raise ValueError(f"network: got {told(network)}, expected the class of a torch.nn.Module; try type(network)")
     device = check_device(device)
     with _opened(find(name_or_path)) as file:
         model = _read_model(file, network)
@@ -138,7 +141,7 @@ def load_pretrained(name: str, device: torch.device | str | None = None) -> Mode
     Raises:
         ValueError: an unknown name; lists those there are.
     """
-    if name not in pretrained_names():
+    if not isinstance(name, str) or name not in pretrained_names():
         raise ValueError(f"name: got {name!r}, expected one of {pretrained_names()}; try load(path) for a file")
     return load(_PRETRAINED / f"{name}.safetensors", device)
 
@@ -151,12 +154,12 @@ def find(name_or_path: StrPath) -> Path:
     Raises:
         ValueError: neither a name nor a path.
     """
-    if name_or_path in pretrained_names():
+    if isinstance(name_or_path, str) and name_or_path in pretrained_names():
         return _PRETRAINED / f"{name_or_path}.safetensors"
     path = place(name_or_path)
     if len(path.parts) == 1 and not path.suffix and not os.path.lexists(path):  # it looks like a name
         raise ValueError(f"model: got {str(name_or_path)!r}, expected a file, a folder or one of {pretrained_names()}")
-    return path / MODEL_FILE if path.is_dir() else path
+    return path / MODEL_FILE if os.path.isdir(path) else path
 
 
 def _class_of(network: Any) -> Callable[..., nn.Module] | None:
@@ -165,7 +168,22 @@ def _class_of(network: Any) -> Callable[..., nn.Module] | None:
     return type(network) if ":" in str(describe(network)["kind"]) else None
 
 
+def _check_parts(model: Model) -> None:
+    """Refuse what cannot be described."""
+    if not isinstance(model, Model):
+        raise ValueError(f"model: got {told(model)}, expected a kodm_lite.Model; try Model(network, process, ...)")
+    check_methods("process", model.process, "to_dict")
+    check_methods("encoding", model.encoding, "to_dict")
+    if not isinstance(model.calibration, Calibration | None):
+        raise ValueError(f"calibration: got {told(model.calibration)}, expected a Calibration or None; try None")
+    if not isinstance(model.shape, tuple | list) or not all(isinstance(n, Integral) for n in model.shape):
+        raise ValueError(f"shape: got {told(model.shape)}, expected that of one sample; try (1, 32, 32)")
+    if not isinstance(model.card, dict):
+        raise ValueError(f"card: got {told(model.card)}, expected a dictionary; try {{}}")
+
+
 def _serialise(model: Model) -> bytes:
+    _check_parts(model)
     network = unwrapped(model.network)
     if not isinstance(network, nn.Module) or isinstance(network, nn.DataParallel):
         got = type(network).__name__

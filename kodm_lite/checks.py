@@ -35,11 +35,9 @@ def check(
 
     Args:
         what: What is compared, in words; the first column of the page "All checks". It contains no line break.
-        measured: A number, array or tensor, real or complex.
-        expected: What it should be; broadcasts against ``measured``.
+        measured, expected: Numbers, arrays or tensors, real or complex, that broadcast.
         tolerance: Largest allowed distance.
-        standard_error: One standard deviation of the estimate ``measured``.
-        sigmas: How many standard errors are allowed.
+        standard_error, sigmas: Standard deviation of the estimate ``measured``, and how many of them are allowed.
 
     Raises:
         AssertionError: The distance exceeds what is allowed.
@@ -52,10 +50,8 @@ def check(
         ✓ mean of 100 coin flips: measured 0.53, expected 0.5 (off by 0.03), within 4 standard errors of 0.05
     """
     if (tolerance is None) == (standard_error is None):
-        raise ValueError(
-            f"got tolerance={tolerance} and standard_error={standard_error}, expected exactly one of them, "
-            "try tolerance=1e-12 for an identity and standard_error=... for a Monte Carlo estimate"
-        )
+        got = f"tolerance={tolerance} and standard_error={standard_error}"
+        raise ValueError(f"got {got}, expected exactly one of them, try tolerance=1e-12 for an identity")
     if tolerance is not None:
         allowed, bound = _positive("tolerance", tolerance), f"{tolerance:.3g}"
     else:
@@ -67,19 +63,12 @@ def check(
     off = f" (off by {distance:.2g})" if wanted != 0 else ""  # two equal numbers do not show how equal they are
     line = f"{_one_line(what)}: measured {value:.6g}, expected {wanted:.6g}{off}, within {bound}"
     if not distance <= allowed:  # written so that NaN fails
-        raise AssertionError(
-            f"✗ {line}: the distance is {distance:.3g}, {distance / allowed:.3g} times what is allowed"
-        )
+        raise AssertionError(f"✗ {line}: off by {distance:.3g}, {distance / allowed:.3g} times what is allowed")
     print(f"✓ {line}")
 
 
 def check_below(what: str, measured: Any, bound: float) -> None:
-    """Assert that a measured number, or every entry of an array, is at most ``bound``; print the comparison.
-
-    Args:
-        what: What is compared, in words, without a line break.
-        measured: A real number, array or tensor; of an array the largest entry is compared and printed.
-        bound: The largest allowed value.
+    """Assert that every entry of a real number, array or tensor is at most ``bound``, and none NaN; print the largest.
 
     Raises:
         AssertionError: The value is larger than ``bound``, or NaN.

@@ -163,7 +163,7 @@ def validate_phases(theta: Tensor, name: str = "theta") -> None:
         raise ValueError(
             f"{name}: got an empty tensor of shape {tuple(theta.shape)}, expected at least one phase; try another batch"
         )
-    if torch.compiler.is_compiling():  # a graph cannot look at values
+    if theta.is_meta or torch.compiler.is_compiling():  # a graph cannot look at values
         return
     # No copies, as data may be larger than the memory; NaN and infinity survive.
     largest = max(abs(float(extreme)) for extreme in torch.aminmax(theta.detach()))

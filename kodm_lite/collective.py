@@ -7,6 +7,8 @@ import math
 import torch
 from torch import Tensor
 
+from kodm_lite.kuramoto import without_autocast
+
 __all__ = ["collective_error", "mode_errors"]
 
 
@@ -31,7 +33,7 @@ def collective_error(error: Tensor, theta: Tensor) -> Tensor:
 def mode_errors(error: Tensor, theta: Tensor) -> Tensor:
     """The terms of that sum: (modes, B), the first one along the order parameter."""
     modes = _lowest_modes(theta)
-    with torch.autocast(theta.device.type, enabled=False):
+    with without_autocast(theta):
         real = torch.einsum("bn,mn->mb", (error * theta.cos()).flatten(1), modes)
         imag = torch.einsum("bn,mn->mb", (error * theta.sin()).flatten(1), modes)
     return (real.square() + imag.square()) / theta[0].numel()

@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from kodm_lite.circular import image_to_phase, phase_to_image, to_uint8, validate_phases, wrap
+from kodm_lite.circular import check_floating, image_to_phase, phase_to_image, to_uint8, validate_phases, wrap
 
 __all__ = ["HALF_CIRCLE", "PUBLISHED", "Angles", "Encoding", "GreyLevels", "Numbers"]
 
@@ -79,6 +79,7 @@ class GreyLevels:
 
     def project(self, x: Tensor) -> Tensor:
         """Beyond black is black, beyond white is white."""
+        check_floating(x, "x")
         return wrap(x.clamp(-self.scale * math.pi, self.scale * math.pi))
 
     def to_dict(self) -> dict[str, Any]:
@@ -118,6 +119,7 @@ class Angles:
 
     def project(self, x: Tensor) -> Tensor:
         """The ends of the circle for numbers beyond them."""
+        check_floating(x, "x")
         return wrap(x.clamp(-math.pi, math.pi))
 
     def to_dict(self) -> dict[str, Any]:
@@ -163,5 +165,5 @@ PUBLISHED = GreyLevels(0.9)
 
 
 def _check_entries(data: dict[str, Any], expected: set[str]) -> None:
-    if set(data) != expected:
-        raise ValueError(f"encoding: got entries {sorted(data)}, expected {sorted(expected)}")
+    if not isinstance(data, dict) or set(data) != expected:
+        raise ValueError(f"encoding: got {str(data)[:60]}, expected entries {sorted(expected)}")

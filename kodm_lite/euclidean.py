@@ -12,19 +12,21 @@ import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Protocol
+from numbers import Real
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from kodm_lite.encoding import Encoding
 from kodm_lite.kinds import time_grid
-from kodm_lite.objectives import Loss, early_times
-from kodm_lite.process import per_image
-from kodm_lite.randomness import Generators, device_of, normal
+from kodm_lite.losses import Loss, early_times
+from kodm_lite.noise import GaussianNoise, WhiteNoise
+from kodm_lite.randomness import Generators, device_of
 from kodm_lite.registry import noises
 from kodm_lite.samplers import Memory, Run
-from kodm_lite.schedules import LinearSchedule
+from kodm_lite.schedules import LinearSchedule, per_image
+from kodm_lite.validation import check_device, told
 
 __all__ = [
     "EUCLIDEAN_SAMPLERS",
@@ -38,78 +40,6 @@ __all__ = [
 ]
 
 NoisePredictor = Callable[[Tensor, Tensor], Tensor]  # (x_t (B, ...), t (B,)) to E[eps | x_t]
-
-
-class GaussianNoise(Protocol):
-    """What a diffusion needs of its noise: a centred Gaussian law of samples of one shape, with any batch before it.
-
-    Its numbers have variance ``unit`` ** 2 on average.
-    """
-
-    shape: tuple[int, ...]
-    unit: float
-
-    def draw(self, like: Tensor, generator: Generators = None) -> Tensor: ...
-
-    def solve(self, x: Tensor) -> Tensor: ...
-
-    def mean_mode(self, x: Tensor) -> Tensor:
-        """The part of x that is the same everywhere, as one number of variance ``unit`` ** 2 for each sample."""
-
-    def to_dict(self) -> dict[str, Any]: ...
-
-
-class WhiteNoise:
-    """Independent numbers, N(0, unit^2).
-
-    Args:
-        shape: of one sample, such as (C, H, W).
-        unit: standard deviation; 0.9 pi for phases whose grey values, in [-1, 1], get noise of deviation 1.
-    """
-
-    def __init__(self, shape: Sequence[int], unit: float = 1.0):
-        self.shape, self.unit = tuple(shape), float(unit)
-        if not self.shape or not all(type(n) is int and n >= 1 for n in self.shape) or not 0 < self.unit < math.inf:
-            raise ValueError(f"shape, unit: got {shape} and {unit}, expected positive numbers; try (1, 32, 32) and 1.0")
-
-    def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
-        """Noise with the shape, dtype and device of ``like``."""
-        return self.unit * normal(like, generator)
-
-    def solve(self, x: Tensor) -> Tensor:
-        """Sigma^{-1} x."""
-        return x / self.unit**2
-
-    def log_prob(self, x: Tensor) -> Tensor:
-        """Log-density of noise (B, ...), one for each sample."""
-        return -(0.5 * (x / self.unit).square() + math.log(self.unit) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
-
-    def mean_mode(self, x: Tensor) -> Tensor:
-        """Mean of the numbers of each sample times the root of how many they are."""
-        return x.flatten(1).sum(1) / math.sqrt(math.prod(self.shape))
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain values: kind, shape, unit."""
-        return {"kind": "white", "shape": list(self.shape), "unit": self.unit}
-
-    @classmethod
-    def from_dict(cls, data: dict[str, Any]) -> WhiteNoise:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: other entries.
-        """
-        if set(data) != {"kind", "shape", "unit"} or not isinstance(data["shape"], list):
-            raise ValueError(f"noise: got {data!r}, expected kind 'white', shape and unit")
-        if type(data["unit"]) not in (int, float):
-            raise ValueError(f"noise: got unit {data['unit']!r}, expected a number")
-        return cls(data["shape"], data["unit"])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, WhiteNoise) and self.to_dict() == other.to_dict()
-
-    def __hash__(self) -> int:
-        return hash((self.shape, self.unit))
 
 
 class EuclideanDiffusion(ABC):
@@ -138,10 +68,14 @@ class EuclideanDiffusion(ABC):
         Raises:
             ValueError: data of another shape than the noise, times outside [0, 1].
         """
-        self._check_shape(x0, "x0")
-        _check_times(t, x0)
+        self.check(x0, t)
         eps = self.noise.draw(x0, generator)
         return per_image(self.alpha(t), x0) * x0 + per_image(self.sigma(t), x0) * eps, eps
+
+    def check(self, x0: Tensor, t: Tensor) -> None:
+        """Refuse data of another shape than the noise's, and what is not one time for each sample; no device waits."""
+        self._check_shape(x0, "x0")
+        _check_times(t, x0)
 
     def advance(self, x: Tensor, t0: float, t1: float, generator: Generators = None) -> Tensor:
         """A draw of x(t1) given x(t0), exactly.
@@ -149,7 +83,8 @@ class EuclideanDiffusion(ABC):
         Raises:
             ValueError: times that decrease.
         """
-        if not 0 <= t0 <= t1 <= 1:
+        self._check_shape(x, "x")
+        if not (isinstance(t0, Real) and isinstance(t1, Real) and 0 <= t0 <= t1 <= 1):
             raise ValueError(f"t0, t1: got {t0} and {t1}, expected 0 <= t0 <= t1 <= 1")
         (alpha0, alpha1), (sigma0, sigma1) = self.at(t0, t1)
         kept = alpha1 / alpha0
@@ -168,7 +103,7 @@ class EuclideanDiffusion(ABC):
         self._check_shape(x, name)
         if not x.is_floating_point():
             raise ValueError(f"{name}: got {x.dtype}, expected floating numbers; try {name}.float()")
-        if len(x) == 0 or not bool(torch.isfinite(x).all()):
+        if len(x) == 0 or not (x.is_meta or bool(torch.isfinite(x).all())):
             raise ValueError(f"{name}: got no samples, or NaN or infinite numbers, expected finite ones")
 
     def check_forgotten(self, x0: Tensor, name: str = "x0") -> None:
@@ -180,6 +115,7 @@ class EuclideanDiffusion(ABC):
         Raises:
             ValueError: what is left has over a tenth of the noise's standard deviation.
         """
+        self._check_shape(x0, name)
         (alpha,), (sigma,) = self.at(1.0)
         left = alpha * float(x0.double().square().mean(0).max().sqrt()) / (sigma * self.noise.unit)
         if left > 0.1:
@@ -208,8 +144,8 @@ class EuclideanDiffusion(ABC):
         Raises:
             ValueError: missing or unknown entries, or values that make no diffusion.
         """
-        if set(data) != {"kind", "rate", "noise"} or data["kind"] != cls.kind:
-            raise ValueError(f"process: got {data!r}, expected kind {cls.kind!r}, rate and noise")
+        if not isinstance(data, dict) or set(data) != {"kind", "rate", "noise"} or data["kind"] != cls.kind:
+            raise ValueError(f"process: got {told(data)}, expected kind {cls.kind!r}, rate and noise")
         noise = noises.of(data["noise"])(data["noise"])
         try:
             return cls(noise, LinearSchedule(*data["rate"]))  # type: ignore[call-arg]
@@ -234,7 +170,9 @@ class EuclideanDiffusion(ABC):
         Raises:
             ValueError: a shape that does not end with the noise's.
         """
-        like = torch.empty(shape, dtype=torch.float32, device=device or device_of(generator))
+        if not isinstance(shape, Sequence) or not all(type(n) is int and n >= 1 for n in shape):
+            raise ValueError(f"shape: got {told(shape)}, expected sizes (B, ...); try (16, *process.noise.shape)")
+        like = torch.empty(shape, dtype=torch.float32, device=check_device(device) or device_of(generator))
         self._check_shape(like, "shape")
         return self.at(1.0)[1][0] * self.noise.draw(like, generator)
 
@@ -292,11 +230,14 @@ def noise_prediction(
         :class:`kodm_lite.objectives.Loss`.  The baseline is to predict no noise; the collective part is the error of
         what is the same everywhere, such as the mean of an image.
     """
+    diffusion.check(x0, t)
     now, noise = t.to(x0), diffusion.noise
     x, eps = diffusion.perturb(x0, now, generator)
     predicted = network(x, now) if label is None else network(x, now, label)
-    if predicted.shape != eps.shape:
-        raise ValueError(f"network: got noise of shape {tuple(predicted.shape)}, expected {tuple(eps.shape)}")
+    if not isinstance(predicted, Tensor) or predicted.shape != eps.shape:
+        raise ValueError(
+            f"network: got noise of shape {getattr(predicted, 'shape', predicted)}, expected {tuple(eps.shape)}"
+        )
 
     def parts(wrong: Tensor) -> Tensor:
         mean = noise.mean_mode(wrong).square()
@@ -388,7 +329,12 @@ def square_grid(steps: int) -> list[float]:
 
 
 def _check_times(t: Tensor, x: Tensor) -> None:
-    if t.shape != x.shape[:1] or not bool(((t >= 0) & (t <= 1)).all()):
+    """Their values only on the CPU, where no device waits."""
+    if not isinstance(t, Tensor) or t.shape != x.shape[:1] or not t.is_floating_point():
+        got = f"{t.dtype} of shape {tuple(t.shape)}" if isinstance(t, Tensor) else repr(t)
+        raise ValueError(f"t: got {got}, expected one time in [0, 1] for each of {len(x)} samples; try torch.rand(n)")
+    if t.device.type == "cpu" and not bool(((t >= 0) & (t <= 1)).all()):
         raise ValueError(
-            f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(x)} samples"
+            f"t: got {t.flatten()[:3].tolist()}..., expected one time in [0, 1] for each of {len(x)} samples; "
+            "try t.clamp(0, 1)"
         )

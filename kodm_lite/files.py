@@ -32,6 +32,8 @@ _FLAGS = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os
 
 def place(path: str | PathLike[str]) -> Path:
     """A path as people write it, "~" being home."""
+    if not isinstance(path, str | PathLike):
+        raise ValueError(f"path: got {path!r:.60}, expected the name of a file or folder; try str(path)")
     return Path(path).expanduser()
 
 

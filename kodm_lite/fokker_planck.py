@@ -23,6 +23,7 @@ from torch import Tensor
 from kodm_lite.circular import validate_phases
 from kodm_lite.kuramoto import GlobalCoupling
 from kodm_lite.modes import Torque, lawson_step, mean_field_torque, reference_direction, stable_steps, torque_of_field
+from kodm_lite.validation import told
 
 if TYPE_CHECKING:
     from kodm_lite.process import KuramotoProcess
@@ -66,13 +67,10 @@ class FokkerPlanck1D(_ModeSolution):
     """Exact marginal density and score of one oscillator among infinitely many (or of one alone, if K = 0).
 
     Args:
-        process: schedules and numerical reference phase; global coupling is understood.
-        density: the density of theta at t = 0: a function of angles (radians), or its values on a uniform grid over
-            [-pi, pi).  It must be >= 0 and integrate to 1.
+        process: schedules and numerical reference phase, no field; global coupling is understood.
+        density: of theta at t = 0: a function of angles (radians), or its values on a uniform grid over [-pi, pi).  It
+            must be >= 0 and integrate to 1, else ValueError.
         modes: number M of Fourier modes; a start narrower than about 6 / M radians needs more.
-
-    Raises:
-        ValueError: not a density, or a reference phase that is a field.
     """
 
     def __init__(self, process: KuramotoProcess, density: Callable[[Tensor], Tensor] | Tensor, modes: int = 64):
@@ -106,14 +104,8 @@ class FokkerPlanck1D(_ModeSolution):
 class FokkerPlanck2D(_ModeSolution):
     """Exact joint density and score of two globally coupled oscillators, on the torus.
 
-    Args:
-        process: schedules and numerical reference phase.
-        density: the joint density at t = 0: a function of (theta_1, theta_2), or its values on a uniform grid over
-            [-pi, pi)^2, first index theta_1.
-        modes: number M of Fourier modes in each direction.
-
-    Raises:
-        ValueError: not a density, or a reference phase that is a field.
+    Arguments and errors are those of :class:`FokkerPlanck1D`, for a density of (theta_1, theta_2), or its values on a
+    uniform grid over [-pi, pi)^2, first index theta_1, and M modes in each direction.
     """
 
     def __init__(self, process: KuramotoProcess, density: Callable[[Tensor, Tensor], Tensor] | Tensor, modes: int = 24):
@@ -140,22 +132,15 @@ class FokkerPlanck2D(_ModeSolution):
         modes = self.modes(t)
         angles = -theta.to(torch.float64)[:, :, None] * self._n
         first, second = torch.polar(torch.ones_like(angles), angles).unbind(1)
-        right = torch.einsum("...mn,bn->bm" if modes.ndim == 2 else "bmn,bn->bm", modes, second)
-        right_derivative = torch.einsum(
-            "...mn,bn->bm" if modes.ndim == 2 else "bmn,bn->bm", modes, -1j * self._n * second
-        )
+        sums = "...mn,bn->bm" if modes.ndim == 2 else "bmn,bn->bm"
+        right, right_derivative = (torch.einsum(sums, modes, x) for x in (second, -1j * self._n * second))
         density = (first * right).sum(1)
         gradient = torch.stack(((-1j * self._n * first * right).sum(1), (first * right_derivative).sum(1)), 1)
         return density.real / (4 * math.pi**2), gradient.real / (4 * math.pi**2)
 
 
 class ExactScore(torch.nn.Module):
-    """The exact score with the interface of a network: ``forward(theta, t) -> score``.
-
-    Args:
-        solution: a :class:`FokkerPlanck1D` (theta of any shape (B, ...), every entry with the same marginal) or a
-            :class:`FokkerPlanck2D` (theta (B, 2)).
-    """
+    """The exact score as a network: of a :class:`FokkerPlanck1D` for theta (B, ...), of a 2D one for (B, 2)."""
 
     def __init__(self, solution: FokkerPlanck1D | FokkerPlanck2D):
         super().__init__()
@@ -177,19 +162,16 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
 
     .. math:: s(\theta) = \sum_a w_a s_a(\theta), \qquad w_a \propto \prod_i p_a(\theta_i, t) .
 
-    Sampling with it gives back the images of the set: an exact score memorises.
+    Sampling with it gives back the images of the set: an exact score memorises.  Book: chapter 5.
 
     Args:
         process: the forward process, with global coupling and a numerical reference phase.
-        images: phases (A, C, H, W), radians; each is one component of the mixture, blurred pixel by pixel.
-        blur: standard deviation of the wrapped normal law of every pixel around its image at t = 0, radians.
+        images: phases (A, C, H, W), radians; each is one component of the mixture.
+        blur: deviation of the wrapped normal law of every pixel around its image at t = 0, radians.
         modes: number of Fourier modes; 6 / blur of them resolve the start.
 
     Raises:
-        ValueError: local coupling, a reference field, images that are no phases, too few modes for the blur; on use,
-            states of another shape than the images, or several times in one batch.
-
-    Book: chapter 5.
+        ValueError: local coupling, a reference field, no phases, too few modes; states of another shape, several times.
     """
 
     def __init__(self, process: KuramotoProcess, images: Tensor, blur: float = 0.15, modes: int = 40):
@@ -222,9 +204,8 @@ class ImageSetScore(_ModeSolution, torch.nn.Module):
 
     def _density_and_derivative(self, theta: Tensor, t: Tensor | float) -> tuple[Tensor, Tensor]:
         if theta.shape[1:] != self._shape:
-            raise ValueError(
-                f"theta: got shape {tuple(theta.shape)}, expected (B, *{tuple(self._shape)}) like the images"
-            )
+            expected = f"(B, *{tuple(self._shape)}) like the images"
+            raise ValueError(f"theta: got shape {tuple(theta.shape)}, expected {expected}; try states of that shape")
         if isinstance(t, Tensor):
             if bool((t != t.flatten()[0]).any()):
                 raise ValueError(f"t: got {t[:3].tolist()}..., expected one time for the batch; try one call per time")
@@ -271,28 +252,21 @@ def _on_grid(density: Callable[..., Tensor] | Tensor, dims: int, size: int) -> T
     if isinstance(density, Tensor):
         values = density.to(torch.float64)
         if values.ndim != dims or min(values.shape) < size // 2 or len(set(values.shape)) > 1:
-            raise ValueError(
-                f"density: got a grid of shape {tuple(values.shape)}, expected {dims} equal sides of at least "
-                f"{size // 2}; try a finer grid or fewer modes"
-            )
+            expected = f"{dims} equal sides of at least {size // 2}"
+            raise ValueError(f"density: got {told(values)}, expected {expected}; try a finer grid or fewer modes")
     else:
         angles = -math.pi + 2 * math.pi * torch.arange(size, dtype=torch.float64) / size
         values = density(*torch.meshgrid(*[angles] * dims, indexing="ij"))
     values = values * (2 * math.pi / values.shape[0]) ** dims
     mass = float(values.sum())
     if not abs(mass - 1) < 1e-6 or bool((values < 0).any()):
-        raise ValueError(
-            f"density: got minimum {float(values.min()):.3g} and integral {mass:.8g}, expected >= 0 and 1; "
-            "try dividing by the integral, or more modes if the density is narrow"
-        )
+        got = f"minimum {float(values.min()):.3g} and integral {mass:.8g}"
+        raise ValueError(f"density: got {got}, expected >= 0 and 1; try dividing by the integral, or more modes")
     return values / mass
 
 
 def _warn_if_unresolved(last: Tensor, modes: int) -> None:
     size = float(last.abs().max())
     if size > 1e-6:
-        warnings.warn(
-            f"the initial density has a mode of size {size:.1e} at the cut-off {modes}: densities at early times will "
-            "ripple; try more modes",
-            stacklevel=3,
-        )
+        cut = f"the initial density has a mode of size {size:.1e} at the cut-off {modes}"
+        warnings.warn(f"{cut}: densities at early times will ripple; try more modes", stacklevel=3)

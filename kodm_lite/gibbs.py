@@ -23,7 +23,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-from kodm_lite.kernels import VonMises
 from kodm_lite.randomness import Generators, uniform
 
 __all__ = ["FieldInReferences", "SharedField"]
@@ -52,6 +51,7 @@ class SharedField:
     def __init__(self, kappa: float, rho: float, phase: float, count: int):
         kappa = max(kappa, _WEAKEST)
         self.sharpness, self.rho, self.phase, self.count = count / kappa, rho, phase, count
+        self.pull = self.sharpness * rho
         width = 1 / math.sqrt(self.sharpness)
         reach = kappa + _REACH * width
         self.moduli = _where_it_counts(self._log_density, max(0.0, rho - reach), rho + reach, width / 4, _POINTS)
@@ -61,15 +61,16 @@ class SharedField:
         self.log_normaliser = math.log(self.sharpness) + count * math.log(2 * math.pi) + integral
 
     def _log_density(self, a: Tensor) -> Tensor:
-        pull = -0.5 * self.sharpness * (a - self.rho) ** 2 + torch.special.i0e(self.sharpness * self.rho * a).log()
+        pull = -0.5 * self.sharpness * (a - self.rho) ** 2 + torch.special.i0e(self.pull * a).log()
         return a.log() + pull + self.count * _log_i0(a)
 
     def draw(self, like: Tensor, generator: Generators = None) -> Tensor:
-        """Fields h + rho, complex, one for each entry of ``like``, which is float64, (B, 1, ...)."""
+        """Moduli of h + rho, one for each entry of ``like``, which is float64, (B, 1, ...).
+
+        The direction is then von Mises around the reference, with the concentration ``pull`` times the modulus.
+        """
         row, between = _from_table(self.cumulative.to(like.device), uniform(like, generator))
-        a = self.moduli[0].to(like) + (row + between) * (self.moduli[1] - self.moduli[0]).to(like)
-        direction = VonMises(torch.full_like(a, self.phase), self.sharpness * self.rho * a, validate_args=False)
-        return torch.polar(a, direction.sample((), generator))
+        return self.moduli[0].to(like) + (row + between) * (self.moduli[1] - self.moduli[0]).to(like)
 
 
 class FieldInReferences:

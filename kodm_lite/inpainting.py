@@ -26,12 +26,13 @@ from kodm_lite.priors import GibbsPrior
 from kodm_lite.process import KuramotoProcess
 from kodm_lite.randomness import Generators, normal, one_generator_per_seed
 from kodm_lite.samplers import Score, sample, time_grid
+from kodm_lite.validation import check_choice, check_count, check_number, told
 
 __all__ = ["inpaint"]
 
 
 @torch.no_grad()
-def inpaint(
+def inpaint(  # arguments as of sample, of which it is a variant
     network: Score,
     process: KuramotoProcess,
     known: Tensor,
@@ -50,8 +51,7 @@ def inpaint(
     """Draw what is missing from its law given what is known.
 
     Args:
-        network: the score, called as ``network(theta, t)``.
-        process: the forward process.
+        network, process: the score, called as ``network(theta, t)``, and the forward process.
         known: phases (B, ...), radians; what stands where they are missing does not matter.
         missing: where they are missing: booleans of the same shape, or of a shape that broadcasts to it.
         steps: reverse steps, evenly spaced from t = 1 to 0.
@@ -59,8 +59,7 @@ def inpaint(
         size: of a Langevin step, in units of the variance of the noise; small ones have less bias.
         method: of the reverse steps, see :func:`kodm_lite.sample`; each begins anew, so that "ode" is of first order.
         calibration: for the methods that need one.
-        generator: None, one, or one per image.
-        seeds: one integer per image instead.
+        generator, seeds: None, one, or one per image; or one integer per image instead.
         callback: called with (t, theta) at the start and after every reverse step with its corrections.
         progress: show a progress bar.
 
@@ -73,11 +72,9 @@ def inpaint(
 
     Source: Song et al. 2021, section 5 (imputation); Besag 1994 (Langevin steps).
     """
-    if not isinstance(process, KuramotoProcess) or method not in ("ode", "ancestral", "euler"):
-        raise ValueError(
-            f"process, method: got {type(process).__name__} and {method!r}, expected a KuramotoProcess and 'ode', "
-            "'ancestral' or 'euler'; try method='ode'"
-        )
+    check_choice("method", method, ("ode", "ancestral", "euler"))
+    if not isinstance(process, KuramotoProcess):
+        raise ValueError(f"process: got {told(process)}, expected a KuramotoProcess; try that of the model")
     missing = _check(known, missing, corrections, size)
     known = known.masked_fill(missing, 0.0)
     process.validate(known, "known")
@@ -119,21 +116,16 @@ def _filled(known: Tensor, missing: Tensor, generator: Generators) -> Tensor:
 def _check(known: Tensor, missing: Tensor, corrections: int, size: float) -> Tensor:
     """The mask in the shape of the phases."""
     if not isinstance(known, Tensor):
-        raise ValueError(f"known: got {type(known).__name__}, expected a torch tensor; try torch.as_tensor(known)")
+        raise ValueError(f"known: got {told(known)}, expected a torch tensor; try torch.as_tensor(known)")
     if not isinstance(missing, Tensor) or missing.dtype != torch.bool:
-        got = missing.dtype if isinstance(missing, Tensor) else type(missing).__name__
-        raise ValueError(f"missing: got {got}, expected booleans; try missing > 0.5")
+        raise ValueError(f"missing: got {told(missing)}, expected booleans; try missing > 0.5")
     try:
         missing = missing.to(known.device).expand(known.shape)
     except RuntimeError as error:
-        raise ValueError(
-            f"missing: got shape {tuple(missing.shape)}, expected one that broadcasts to {tuple(known.shape)}, that of "
-            "known; try missing[:, None] for (B, H, W)"
-        ) from error
+        got, expected = tuple(missing.shape), f"one that broadcasts to {tuple(known.shape)}, that of known"
+        raise ValueError(f"missing: got shape {got}, expected {expected}; try missing[:, None]") from error
     if bool(missing.flatten(1).all(1).any()):
         raise ValueError("missing: got an image of which nothing is known, expected one phase at least; try sample")
-    if not isinstance(corrections, int) or corrections < 0 or not 0 < size <= 1:
-        raise ValueError(
-            f"corrections, size: got {corrections} and {size}, expected one from 0 and one in (0, 1]; try 4 and 0.2"
-        )
+    check_count("corrections", corrections, 0)
+    check_number("size", size, 0, 1, 0.2, open_low=True)
     return missing

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from kodm_lite.circular import TWO_PI, angle_difference, check_broadcast, check_precision, is_integer, wrap
 from kodm_lite.randomness import Generators, check_one_per_image, normal, uniform
+from kodm_lite.validation import told
 
 __all__ = ["VonMises", "WrappedNormal"]
 
@@ -124,33 +125,22 @@ class VonMises:
         self.loc, self.concentration, self._dtype = _parameters(loc, concentration)
         if validate_args:
             _require_mean(self.loc)
-            _require(
-                self.concentration,
-                self.concentration >= 0,
-                "concentration",
-                "a number >= 0; try loc + pi for a negative one",
-            )
+            expected = "a number >= 0; try loc + pi for a negative one"
+            _require(self.concentration, self.concentration >= 0, "concentration", expected)
 
     @classmethod
     def from_order_parameter(cls, z: Tensor, validate_args: bool = True) -> VonMises:
         """The von Mises law with E exp(i theta) = z: also the maximum-likelihood fit to data of order parameter z.
 
-        Solves I_1(kappa)/I_0(kappa) = abs(z) by Newton's method.
-
-        Args:
-            z: complex, abs(z) < 1.
-            validate_args: look at the values (one device synchronisation).
-
-        Raises:
-            ValueError: no complex tensor, or a modulus of 1 and more.
+        Solves I_1(kappa)/I_0(kappa) = abs(z) by Newton's method, for complex z with abs(z) < 1, else ValueError;
+        ``validate_args`` is that of the class.
 
         >>> law = VonMises.from_order_parameter(torch.tensor(0.5j))
         >>> law.loc, law.concentration
         (tensor(1.5708), tensor(1.1593))
         """
         if not isinstance(z, Tensor) or z.dtype not in (torch.complex64, torch.complex128):
-            got = f"dtype {z.dtype}" if isinstance(z, Tensor) else type(z).__name__
-            raise ValueError(f"z: got {got}, expected a complex tensor; try kodm_lite.order_parameter(theta)")
+            raise ValueError(f"z: got {told(z)}, expected a complex tensor; try kodm_lite.order_parameter(theta)")
         r = z.abs().to(torch.float64)
         if validate_args:
             _require(r, r < 1, "z", "a modulus below 1; try a mean over several phases")
@@ -178,23 +168,6 @@ class VonMises:
         self._check(x)
         return -self.concentration * torch.sin(x - self.loc)
 
-    @property
-    def mean(self) -> Tensor:
-        """The mean direction, radians."""
-        return self.loc
-
-    @property
-    def variance(self) -> Tensor:
-        """The circular variance 1 - E cos(theta - mu), from 0 to 1."""
-        return 1 - self.mean_resultant_length()
-
-    def entropy(self) -> Tensor:
-        """- E log p, with respect to arc length."""
-        kappa = self.concentration.to(torch.float64)  # the variance is a small difference at large concentrations
-        i0e = torch.special.i0e(kappa)
-        entropy = math.log(TWO_PI) + torch.log(i0e) + kappa * (1 - torch.special.i1e(kappa) / i0e)
-        return entropy.to(self.concentration.dtype)
-
     def mean_resultant_length(self) -> Tensor:
         """E cos(theta - mu) = I_1(kappa) / I_0(kappa): the order parameter of independent draws."""
         return torch.special.i1e(self.concentration) / torch.special.i0e(self.concentration)
@@ -202,8 +175,8 @@ class VonMises:
     def sample(self, shape: tuple[int, ...] = (), generator: Generators = None) -> Tensor:
         """Independent draws in [-pi, pi), of shape ``shape`` followed by the parameters' shape.
 
-        Rejection from a wrapped Cauchy law.  At least 65 % of proposals are accepted whatever the concentration, so
-        that 28 rounds leave an unaccepted angle with probability 2e-13: the loop is bounded and cannot hang.
+        Rejection from a wrapped Cauchy law.  At least 65 % of proposals are accepted whatever the concentration, so 28
+        rounds leave an unaccepted angle with probability 2e-13: the loop is bounded and cannot hang.
         """
         _check_shape(shape)
         loc = self.loc.to(self._dtype).expand((*shape, *self.loc.shape))

@@ -1,13 +1,14 @@
 """What a forward process is to the rest of the package, and what is known of one kind of process.
 
-A process of your own is a class with the methods of :class:`Process`; with :func:`register` a model of it can be loaded
-again, and its objectives and samplers go by name.  CONTRIBUTING has a complete example.
+A process of your own is a frozen dataclass that inherits from :class:`Process`; with :func:`register` a model of it can
+be loaded again, and its objectives and samplers go by name.  CONTRIBUTING has a complete example.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -15,23 +16,31 @@ from torch import Tensor
 
 from kodm_lite.randomness import Generators
 from kodm_lite.registry import processes
-from kodm_lite.validation import check_count
+from kodm_lite.validation import check_count, told
 
 __all__ = ["Process", "ProcessKind", "process_from_dict", "register", "time_grid"]
 
 
 class Process(Protocol):
-    """A forward process from data at time 0 to noise at time 1."""
+    """A forward process from data at time 0 to noise at time 1.
+
+    What is written out here suits a frozen dataclass of numbers; :meth:`simulate` and :meth:`draw_prior` are its own.
+    """
 
     @property
     def kind(self) -> str:
         """Its name in the registry and in files."""
 
-    def validate(self, x: Tensor, name: str) -> None:
+    def validate(self, x: Tensor, name: str = "x") -> None:
         """Refuse what cannot be a batch of states (B, ...), with a ValueError that begins with ``name``."""
+        states = isinstance(x, Tensor) and x.is_floating_point() and x.ndim >= 2
+        if not states or not (x.is_meta or bool(torch.isfinite(x).all())):
+            got = f"{x.dtype} of shape {tuple(x.shape)}" if isinstance(x, Tensor) else type(x).__name__
+            raise ValueError(f"{name}: got {got}, expected finite floating numbers (B, ...); try {name}.float()")
 
     def project(self, x: Tensor) -> Tensor:
         """The state that numbers stand for: phases are wrapped, numbers stay."""
+        return x
 
     def simulate(self, x0: Tensor, t: Tensor, *, generator: Generators = None) -> Tensor:
         """States at times t (B,) of data x0 (B, ...)."""
@@ -43,6 +52,7 @@ class Process(Protocol):
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON object with the ``kind``, from which an equal process can be made."""
+        return {"kind": self.kind, **asdict(self)}  # type: ignore[call-overload]
 
 
 def time_grid(steps: int) -> list[float]:
@@ -53,6 +63,24 @@ def time_grid(steps: int) -> list[float]:
     """
     check_count("steps", steps)
     return [1 - k / steps for k in range(steps + 1)]
+
+
+def check_grid(times: Sequence[float]) -> list[float]:
+    """The times of a sampler as numbers.
+
+    Raises:
+        ValueError: fewer than two, times that do not decrease or lie outside [0, 1].
+    """
+    try:
+        grid = [float(t) for t in times]
+    except (TypeError, ValueError, RuntimeError):
+        grid = []
+    if len(grid) < 2 or not all(1 >= a > b >= 0 for a, b in pairwise(grid)):
+        raise ValueError(
+            f"times: got {grid[:5] or told(times)}, expected at least two decreasing times in [0, 1], from 1 (prior) "
+            "to 0 (data); try [1.0, 0.5, 0.0]"
+        )
+    return grid
 
 
 @dataclass(frozen=True)
@@ -83,12 +111,28 @@ def register(
     samplers: Mapping[str, Callable[..., Any]] | None = None,
     grid: Callable[[int], list[float]] = time_grid,
 ) -> None:
-    """Make a kind of process known by its name; arguments as of :class:`ProcessKind`.
+    """Make a kind of process known by its name.
+
+    Args:
+        kind: its name.
+        from_dict: inverse of ``to_dict``, or the class of a dataclass, whose fields are the other entries.
+        objectives, samplers, grid: as of :class:`ProcessKind`.
 
     Raises:
         ValueError: a name that is taken.
     """
-    processes.register(kind, ProcessKind(from_dict, dict(objectives or {}), dict(samplers or {}), grid))
+    make = _maker(from_dict) if is_dataclass(from_dict) else from_dict
+    processes.register(kind, ProcessKind(make, dict(objectives or {}), dict(samplers or {}), grid))
+
+
+def _maker(cls: Any) -> Callable[[dict[str, Any]], Any]:
+    def make(data: dict[str, Any]) -> Any:
+        names = {"kind", *(field.name for field in fields(cls))}
+        if set(data) != names:
+            raise ValueError(f"process: got entries {sorted(data)}, expected {sorted(names)}")
+        return cls(**{name: value for name, value in data.items() if name != "kind"})
+
+    return make
 
 
 def process_from_dict(data: dict[str, Any]) -> Any:

@@ -36,13 +36,20 @@ Boundary = Literal["periodic", "reflect"]
 
 @runtime_checkable
 class Coupling(Protocol):
-    """What a process needs of a coupling: a linear average over neighbours that keeps the batch dimension."""
+    """What a process needs of a coupling; one of your own inherits from it.
 
-    def average(self, x: Tensor) -> Tensor: ...
+    A process can be stored if its coupling has ``to_dict()``, see :mod:`kodm_lite.registry`.
+    """
 
-    def mean_field(self, theta: Tensor) -> Tensor: ...
+    def average(self, x: Tensor) -> Tensor:
+        """A linear average of x (B, ...) over the neighbours of each entry; the weights are symmetric."""
 
-    def transfer(self, shape: tuple[int, ...]) -> Tensor: ...
+    def mean_field(self, theta: Tensor) -> Tensor:
+        """z_i = mean of exp(i theta_j) over the neighbours of i, complex."""
+        return torch.complex(self.average(theta.cos()), self.average(theta.sin()))
+
+    def transfer(self, shape: tuple[int, ...]) -> Tensor:
+        """Factors by which the average multiplies its modes on an image (C, H, W) or line (N,)."""
 
 
 @dataclass(frozen=True)

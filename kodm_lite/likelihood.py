@@ -55,7 +55,7 @@ class Bits(NamedTuple):
     standard_error: Tensor
 
 
-def log_likelihood(
+def log_likelihood(  # many parameters: those of sample()
     network: Score,
     process: Any,
     theta: Tensor,

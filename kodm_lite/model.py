@@ -15,7 +15,7 @@ from kodm_lite.encoding import Encoding
 from kodm_lite.registry import networks
 from kodm_lite.samplers import Step, sample
 from kodm_lite.scores import guided
-from kodm_lite.validation import check_count
+from kodm_lite.validation import check_count, check_device, told
 
 __all__ = ["Model", "describe", "network_from_dict", "unwrapped"]
 
@@ -125,7 +125,7 @@ class Model(NamedTuple):
 
     def to(self, device: torch.device | str) -> Model:
         """The same model with its network on another device."""
-        return self._replace(network=self.network.to(device))
+        return self._replace(network=self.network.to(check_device(device)))
 
 
 def describe(network: nn.Module) -> dict[str, Any]:
@@ -167,6 +167,8 @@ def network_from_dict(description: dict[str, Any], process: Any, build: Callable
     Raises:
         ValueError: a kind that does not go with the process or with ``build``, or options that it does not have.
     """
+    if not isinstance(description, dict):
+        raise ValueError(f"network: got {told(description)}, expected an object with its kind; try describe(network)")
     options = {key: value for key, value in description.items() if key != "kind"}
     kind = description.get("kind")
     if build is None and isinstance(kind, str) and ":" in kind:

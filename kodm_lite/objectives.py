@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -24,10 +24,11 @@ from kodm_lite.circular import wrap
 from kodm_lite.collective import collective_error, mode_errors
 from kodm_lite.fluctuation import conditional_score, mean_field_score
 from kodm_lite.kernels import WrappedNormal
+from kodm_lite.losses import PARTS, Loss, Objective, early_times
 from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
-from kodm_lite.randomness import Generators, normal, uniform
-from kodm_lite.validation import check_choice, check_count
+from kodm_lite.randomness import Generators, check_kind, check_one_per_image, device_of, normal, uniform
+from kodm_lite.validation import check_choice, check_count, told
 
 __all__ = [
     "PARTS",
@@ -47,51 +48,6 @@ _LARGEST_CLOCK = 20.0  # later the distance from equilibrium is below rounding, 
 
 TransitionWeighting = Literal["target", "published", "none"]
 MeanFieldWeighting = Literal["target", "early"]
-
-#: Columns of the errors of a loss: over the phases, along the collective modes, and along the order parameter alone.
-PARTS = ("error", "collective", "order")
-
-
-class Loss(NamedTuple):
-    """A loss and what it consists of; everything but ``loss`` is detached.
-
-    All errors are weighted, so that the zero predictor has about 1 at every time (with the default weighting).
-
-    Args:
-        loss: the scalar to differentiate.
-        t: times of the images (B,).
-        error: (B, 3), columns as ``PARTS``: the weighted mean squared error over the phases; the weighted squared error
-            along the collective modes, summed over modes and multiplied by N, so that an error without spatial
-            structure has the same size in the first column and in each mode; and the part of that along the order
-            parameter, which decides what kind of image appears.
-        baseline: the same of the predictor s = 0: what the target itself amounts to.
-    """
-
-    loss: Tensor
-    t: Tensor
-    error: Tensor
-    baseline: Tensor
-
-
-class Objective(Protocol):
-    """What a training minimises: a frozen dataclass, whose fields a model's card tells."""
-
-    def times(self, u: Tensor) -> Tensor:
-        """From numbers u (B,), evenly spread over (0, 1], to the times of a batch, on the CPU."""
-
-    def check(self, process: Any, x0: Tensor) -> None:
-        """Refuse a process or an example x0 (1, ...) that cannot be trained on; called once, before any work."""
-
-    def __call__(
-        self,
-        network: Callable[..., Tensor],
-        process: Any,
-        x0: Tensor,
-        label: Tensor | None,
-        t: Tensor,
-        generator: Generators,
-    ) -> Loss:
-        """The loss of data x0 (B, ...) at times t (B,), on the CPU, with the network's labels (B,) or None."""
 
 
 @dataclass(frozen=True)
@@ -238,6 +194,7 @@ def transition_score_matching(
     Source: arXiv 2509.15328, local score matching.  Book: chapter 6.
     """
     options = Transition(draws, steps, weighting)  # refuses what they cannot be
+    _check_kuramoto(options, process)
     process.validate(theta0, "theta0")
     process.check_steps(steps)
     t = random_times(len(theta0), generator) if t is None else t
@@ -289,6 +246,7 @@ def mean_field_score_matching(
     Source: this project.  Book: chapters 7 and 11.
     """
     options = MeanField(weighting, steps)
+    _check_kuramoto(options, process)
     process.validate(theta0, "theta0")
     process.check_steps(steps)
     t = early_times(random_times(len(theta0), generator)) if t is None else t
@@ -300,19 +258,11 @@ def random_times(batch: int, generator: Generators = None) -> Tensor:
 
     The images of a batch are in random order, so these need not be shuffled.
     """
-    first = generator[0] if isinstance(generator, Sequence) else generator
-    device = "cpu" if first is None else first.device
-    u = uniform(torch.zeros(batch, device=device), generator).cpu()
+    check_kind(generator)
+    if isinstance(generator, Sequence):
+        check_one_per_image(generator, torch.zeros(batch))
+    u = uniform(torch.zeros(batch, device=device_of(generator)), generator).cpu()
     return (torch.arange(batch) + 1 - u) / batch
-
-
-def early_times(u: Tensor) -> Tensor:
-    """From uniform numbers to times that dwell where details form: u^2, but not so early that nothing has happened.
-
-    The clock V grows like t^2 at first; half of these times lie before V = 0.6 to 0.8, where single pixels are still
-    legible.
-    """
-    return u.square().clamp(min=1e-3)
 
 
 def _check_kuramoto(objective: Any, process: Any) -> None:
@@ -326,6 +276,10 @@ def _check_kuramoto(objective: Any, process: Any) -> None:
 
 def _check_times(t: Tensor, process: KuramotoProcess, count: int) -> None:
     """On the CPU, where they are: no device waits."""
+    if not isinstance(t, Tensor) or not t.is_floating_point():
+        raise ValueError(
+            f"t: got {told(t)}, expected one time in (0, 1] for each of {count}; try random_times({count})"
+        )
     if t.shape != (count,) or not bool(((t > 0) & (t <= 1)).all()):
         got = [round(x, 4) for x in t.flatten()[:3].tolist()]
         raise ValueError(f"t: got {got}..., expected one time in (0, 1] for each of {count}")
@@ -335,6 +289,10 @@ def _check_times(t: Tensor, process: KuramotoProcess, count: int) -> None:
 
 def _ask(network: Callable[..., Tensor], theta: Tensor, t: Tensor, label: Tensor | None) -> Tensor:
     score = network(theta, t) if label is None else network(theta, t, label)
+    if not isinstance(score, Tensor):
+        raise ValueError(
+            f"network: got {told(score)} for phases {tuple(theta.shape)}, expected a tensor of scores; try another"
+        )
     if score.shape != theta.shape:
         raise ValueError(f"network: got scores {tuple(score.shape)} for phases {tuple(theta.shape)}, expected the same")
     return score

@@ -8,7 +8,6 @@ horizontal axis towards the rows below, as in :class:`kodm_lite.metrics.texture.
 from __future__ import annotations
 
 import math
-from numbers import Real
 from typing import NamedTuple
 
 import torch
@@ -16,17 +15,16 @@ from torch import Tensor
 from torch.nn import functional
 
 from kodm_lite.circular import TWO_PI, validate_phases, wrap
+from kodm_lite.validation import check_number, told
 
 __all__ = ["OrientationField", "blur", "orientation_field", "ridge_frequency", "singular_points", "winding_numbers"]
 
 
 class OrientationField(NamedTuple):
-    """Orientations and how sure they are.
+    """Twice the angle of the direction along the lines (..., H, W), radians in [-pi, pi), and how sure it is.
 
-    Args:
-        doubled: twice the angle of the direction along the lines (..., H, W), radians in [-pi, pi).
-        coherence: 1 where all gradients of the neighbourhood lie on one line, 0 where no direction is preferred or
-            nothing is to be seen (..., H, W).
+    The coherence (..., H, W) is 1 where all gradients of the neighbourhood lie on one line, 0 where no direction is
+    preferred or nothing is to be seen.
     """
 
     doubled: Tensor
@@ -58,10 +56,8 @@ def orientation_field(image: Tensor, gradient_sigma: float = 1.0, window_sigma: 
     _check_image(image)
     image = _scaled(image)
     down, right = _gradient(image, gradient_sigma, "gradient_sigma")
-    real, imaginary, size = (
-        _blur(part, window_sigma, "window_sigma")
-        for part in (right.square() - down.square(), 2 * right * down, right.square() + down.square())
-    )
+    parts = right.square() - down.square(), 2 * right * down, right.square() + down.square()
+    real, imaginary, size = (_blur(part, window_sigma, "window_sigma") for part in parts)
     # Rounding alone is no direction: of gradients that small nothing is known.
     limits = torch.finfo(image.dtype)
     seen = size > limits.eps * image.square().amax((-2, -1), keepdim=True).clamp(min=limits.tiny)
@@ -73,13 +69,8 @@ def orientation_field(image: Tensor, gradient_sigma: float = 1.0, window_sigma: 
 def winding_numbers(doubled: Tensor) -> Tensor:
     """How often the doubled angle turns around each square of four pixels: 1 at a core, -1 at a delta, else 0.
 
-    Half of it is the Poincaré index.  On the border of any region the turns of the squares inside add up.
-
-    Args:
-        doubled: phases (..., H, W), radians.
-
-    Returns:
-        Integers (..., H - 1, W - 1).
+    Half of it is the Poincaré index.  On the border of any region the turns of the squares inside add up.  Phases
+    (..., H, W), radians, give integers (..., H - 1, W - 1).
 
     Source: Kawagoe and Tojo 1984.  Book: fingerprints.
 
@@ -99,14 +90,11 @@ def winding_numbers(doubled: Tensor) -> Tensor:
 
 
 def singular_points(doubled: Tensor, where: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Cores and deltas of one field.
+    """Places (k, 2) of the cores and (l, 2) of the deltas of one field: row and column, between pixels.
 
     Args:
         doubled: phases (H, W), radians.
         where: mask (H, W) of the pixels that count; a point counts if its four pixels do.
-
-    Returns:
-        Places (k, 2) of the cores and (l, 2) of the deltas: row and column, between pixels, in the dtype of the phases.
 
     Raises:
         ValueError: no phases (H, W), a mask of another shape.
@@ -115,19 +103,16 @@ def singular_points(doubled: Tensor, where: Tensor | None = None) -> tuple[Tenso
     if doubled.ndim != 2:
         raise ValueError(f"doubled: got shape {tuple(doubled.shape)}, expected one field (H, W); try doubled[0]")
     winding = winding_numbers(doubled)
-    if where is not None and not (
-        isinstance(where, Tensor) and where.dtype == torch.bool and where.shape == doubled.shape
-    ):
-        got = f"{where.dtype} of shape {tuple(where.shape)}" if isinstance(where, Tensor) else type(where).__name__
-        raise ValueError(f"where: got {got}, expected booleans {tuple(doubled.shape)}; try where > 0.5")
     if where is not None:
+        if not isinstance(where, Tensor) or where.dtype != torch.bool or where.shape != doubled.shape:
+            raise ValueError(f"where: got {told(where)}, expected booleans {tuple(doubled.shape)}; try where > 0.5")
         winding = winding * (where[:-1, :-1] & where[1:, :-1] & where[:-1, 1:] & where[1:, 1:])
     cores, deltas = ((winding * sign > 0).nonzero().to(doubled.dtype) + 0.5 for sign in (1, -1))
     return cores, deltas
 
 
 def ridge_frequency(image: Tensor, smoothing: float = 1.5, window_sigma: float = 5.0) -> Tensor:
-    r"""Local frequency of parallel lines, in cycles per pixel.
+    r"""Local frequency (..., H, W) of parallel lines, in cycles per pixel; 0 where the image is flat.
 
     A wave of wave vector k has :math:`\langle |\nabla x|^2 \rangle = |k|^2 \langle x^2 \rangle`; both means are over
     a Gaussian neighbourhood, after a blur that leaves of every wave its first harmonic only.
@@ -136,9 +121,6 @@ def ridge_frequency(image: Tensor, smoothing: float = 1.5, window_sigma: float =
         image: any numbers (..., H, W).
         smoothing: standard deviation of the blur in pixels, about a sixth of the period.
         window_sigma: that of the neighbourhood, about half a period at least.
-
-    Returns:
-        Frequencies (..., H, W); 0 where the image is flat.
 
     Raises:
         ValueError: see :func:`orientation_field`.
@@ -156,11 +138,7 @@ def ridge_frequency(image: Tensor, smoothing: float = 1.5, window_sigma: float =
 
 
 def blur(x: Tensor, sigma: float) -> Tensor:
-    """Gaussian mean over the neighbourhood of each pixel (..., H, W); beyond its edges the image goes on unchanged.
-
-    Args:
-        x: any numbers (..., H, W).
-        sigma: standard deviation in pixels, at least 0.3.
+    """Gaussian mean of width sigma >= 0.3 pixels over the neighbourhood of each pixel (..., H, W), edges continued.
 
     Raises:
         ValueError: no floating numbers (..., H, W), NaN, a width that is none.
@@ -208,9 +186,7 @@ def _scaled(image: Tensor) -> Tensor:
 
 def _check_sigma(sigma: float, name: str) -> float:
     """Refuse widths without neighbours to take slopes from, and those beyond any image."""
-    if isinstance(sigma, bool) or not isinstance(sigma, Real) or not 0.3 <= sigma <= 1000:
-        raise ValueError(f"{name}: got {sigma!r}, expected a width from 0.3 to 1000 pixels; try 3.0")
-    return float(sigma)
+    return check_number(name, sigma, 0.3, 1000, 3.0, what="a width in pixels")
 
 
 def _check_image(image: Tensor, name: str = "image", least: int = 3) -> None:
@@ -218,10 +194,8 @@ def _check_image(image: Tensor, name: str = "image", least: int = 3) -> None:
     kinds = (torch.float32, torch.float64)
     fine = isinstance(image, Tensor) and image.dtype in kinds and image.ndim >= 2
     if not fine or image.numel() == 0 or min(image.shape[-2:]) < least:
-        got = f"{image.dtype} of shape {tuple(image.shape)}" if isinstance(image, Tensor) else type(image).__name__
-        raise ValueError(
-            f"{name}: got {got}, expected float32 or float64 (..., H, W) from {least} x {least}; try {name}.float()"
-        )
+        expected = f"float32 or float64 (..., H, W) from {least} x {least}"
+        raise ValueError(f"{name}: got {told(image)}, expected {expected}; try {name}.float()")
     at_hand = image.device.type == "cpu" and not torch._C._functorch.is_functorch_wrapped_tensor(image)
     if at_hand and not torch.compiler.is_compiling() and not bool(torch.isfinite(image).all()):
         raise ValueError(f"{name}: got NaN or infinity, expected numbers; try torch.isfinite to find them")

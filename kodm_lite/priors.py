@@ -18,7 +18,6 @@ from numbers import Real
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from scipy.special import i0e, i1e
 from torch import Generator, Tensor
 
 from kodm_lite.circular import is_integer, order_parameter, wrap
@@ -101,7 +100,12 @@ class GibbsPrior:
         image = torch.empty(
             (shape[0], *[1] * (len(shape) - 1)), dtype=torch.float64, device=device_of(generator, device)
         )
-        h = self._field(shape[1:])[2].draw(image, generator).expand(shape)
+        field = self._field(shape[1:])[2]
+        h = field.draw(image, generator)
+        if isinstance(field, SharedField):
+            direction = VonMises(torch.full_like(h, field.phase), field.pull * h, validate_args=False)
+            h = torch.polar(h, direction.sample((), generator))
+        h = h.expand(shape)
         return VonMises(h.angle(), h.abs(), validate_args=False).sample((), generator).float()
 
     def log_prob(self, theta: Tensor) -> Tensor:
@@ -223,6 +227,8 @@ def stationary_law(process: KuramotoProcess, shape: tuple[int, ...] | None = Non
     check_noise(d)
     if isinstance(process.reference_phase, Tensor):
         return _law_in_field(process, process.reference_phase, (k, k_ref, d), shape)
+    from scipy.special import i0e, i1e  # here, because loading it takes a third of a second
+
     r = 1.0
     for _ in range(10_000):
         kappa = (k * r + k_ref) / d

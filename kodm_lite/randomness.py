@@ -115,7 +115,8 @@ def uniform(like: Tensor, generator: Generators = None) -> Tensor:
 
 def device_of(generator: Generators) -> torch.device:
     """Where random numbers of a generator are made; the CPU for None."""
-    first = generator if generator is None or isinstance(generator, Generator) else generator[0]
+    check_kind(generator)
+    first = next(iter(generator), None) if isinstance(generator, Sequence) else generator
     return torch.device("cpu") if first is None else first.device
 
 

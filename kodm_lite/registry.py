@@ -33,13 +33,12 @@ class Registry(Generic[T]):
         """Add an entry, for instance a function that makes an object from its description.
 
         Raises:
-            ValueError: a kind that is no name, or is taken by something else.
+            ValueError: a kind that is no name, or is one of the package; one of your own is replaced.
         """
         if not isinstance(kind, str) or not kind:
             raise ValueError(f"kind: got {kind!r}, expected a name of this {self.what}; try a short word")
-        taken = kind in self._built_in or self._entries.get(kind, entry) != entry
-        if taken:
-            raise ValueError(f"kind: got {kind!r}, which is another {self.what}, expected a new name")
+        if kind in self._built_in:
+            raise ValueError(f"kind: got {kind!r}, which is a {self.what} of the package, expected another name")
         self._entries[kind] = entry
 
     def __getitem__(self, kind: Any) -> T:
@@ -99,7 +98,7 @@ couplings: Registry[Maker] = Registry(
 noises: Registry[Maker] = Registry(
     "noise",
     {
-        "white": "kodm_lite.euclidean:WhiteNoise.from_dict",
+        "white": "kodm_lite.noise:WhiteNoise.from_dict",
         "isotropic": "kodm_lite.sphere.noise:noise_from_dict",
         "pixel": "kodm_lite.sphere.noise:noise_from_dict",
     },

@@ -24,10 +24,10 @@ import torch
 from torch import Tensor
 from tqdm.auto import tqdm
 
-from kodm_lite.kinds import Process, time_grid
+from kodm_lite.kinds import Process, check_grid, time_grid
 from kodm_lite.randomness import Generators, normal, one_generator_per_seed
 from kodm_lite.registry import processes
-from kodm_lite.validation import check_count, check_device
+from kodm_lite.validation import check_count, check_device, check_methods, told
 
 if TYPE_CHECKING:
     from kodm_lite.calibration import Calibration
@@ -84,7 +84,7 @@ Step = Callable[[Run, Tensor, float, float, Memory], tuple[Tensor, Memory]]
 
 
 @torch.no_grad()
-def sample(
+def sample(  # two thirds are the description of its arguments, all but three of which have a default
     network: Score,
     process: Process,
     shape: tuple[int, ...],
@@ -142,6 +142,15 @@ def sample(
 
     Source: Anderson 1982; Song et al. 2021; arXiv 2509.15328, sampling; Bao et al. 2022.  Book: chapters 5 and 9.
     """
+    check_methods("network", network, "__call__")
+    check_methods("process", process, "validate", "project", "draw_prior")
+    for name, given, needed in (("prior", prior, "sample"), ("calibration", calibration, "at")):
+        if given is not None:
+            check_methods(name, given, needed)
+    if callback is not None:
+        check_methods("callback", callback, "__call__")
+    if not isinstance(dtype, torch.dtype | None) or (dtype is not None and not dtype.is_floating_point):
+        raise ValueError(f"dtype: got {dtype!r}, expected a floating one; try torch.float64")
     step, grid = step_of(process, method), _grid(process, steps, times, prior is None and start is None)
     if calibration is None and getattr(step, "needs_calibration", False):
         raise ValueError(
@@ -229,7 +238,7 @@ def step_of(process: Process, method: str | Step | None) -> Step:
     samplers = processes[process.kind].samplers
     if method is None and samplers:
         return next(iter(samplers.values()))
-    if method not in samplers:
+    if not isinstance(method, str) or method not in samplers:
         raise ValueError(
             f"method: got {method!r}, expected one of {', '.join(samplers) or 'no name'} for {type(process).__name__}, "
             "or a function step(run, x, t1, t0, memory)"
@@ -250,23 +259,10 @@ def evaluate(network: Score, x: Tensor, t: float) -> Tensor:
         ValueError: it has another shape, which broadcasting would hide.
     """
     answer = network(x, torch.full((len(x),), t, dtype=x.dtype, device=x.device))
-    if answer.shape != x.shape:
-        raise ValueError(f"network: got shape {tuple(answer.shape)} for states of shape {tuple(x.shape)}")
+    if not isinstance(answer, Tensor) or answer.shape != x.shape:
+        got = f"shape {tuple(answer.shape)}" if isinstance(answer, Tensor) else told(answer)
+        raise ValueError(f"network: got {got} for states of shape {tuple(x.shape)}, expected the same shape")
     return answer.to(x.dtype)  # mixed precision must not change the precision of the state
-
-
-def check_grid(times: Sequence[float]) -> list[float]:
-    """The times as numbers.
-
-    Raises:
-        ValueError: fewer than two, times that do not decrease or lie outside [0, 1].
-    """
-    grid = [float(t) for t in times]
-    if len(grid) < 2 or not all(1 >= a > b >= 0 for a, b in pairwise(grid)):
-        raise ValueError(
-            f"times: got {grid[:5]}, expected at least two decreasing times in [0, 1], from 1 (prior) to 0 (data)"
-        )
-    return grid
 
 
 def _grid(process: Process, steps: int, times: Sequence[float] | None, from_prior: bool) -> list[float]:
@@ -285,8 +281,9 @@ def _checked_shape(shape: tuple[int, ...], start: Tensor | None) -> tuple[int, .
     if not isinstance(shape, Sequence) or not shape:
         raise ValueError(f"shape: got {shape!r}, expected (B, ...), such as images (B, C, H, W); try (16, 1, 32, 32)")
     shape = tuple(check_count("shape", n) for n in shape)
-    if start is not None and tuple(start.shape) != shape:
-        raise ValueError(f"start: got shape {tuple(start.shape)}, expected {shape}")
+    if start is not None and (not isinstance(start, Tensor) or tuple(start.shape) != shape):
+        got = f"shape {tuple(start.shape)}" if isinstance(start, Tensor) else told(start)
+        raise ValueError(f"start: got {got}, expected {shape}")
     return shape
 
 

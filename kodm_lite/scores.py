@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -36,12 +37,18 @@ def guided(
 
     Source: Ho and Salimans 2022.
     """
-    if not math.isfinite(weight):
-        raise ValueError(f"weight: got {weight}, expected a finite number; try 1.0, the score of the class itself")
+    if isinstance(weight, bool) or not isinstance(weight, Real) or not math.isfinite(weight):
+        raise ValueError(f"weight: got {weight!r}, expected a finite number; try 1.0, the score of the class itself")
+    if isinstance(label, bool) or not isinstance(label, Integral | Tensor):
+        raise ValueError(f"label: got {label!r}, expected a class or a tensor of one for each image (B,); try label=0")
 
-    labels = torch.as_tensor(label)
+    labels = label if isinstance(label, Tensor) else torch.tensor(int(label))
     classes = getattr(network, "config", {}).get("classes", math.inf) or 0
-    if labels.ndim > 1 or labels.is_floating_point() or not bool(((labels >= 0) & (labels < classes)).all()):
+    if (
+        labels.ndim > 1
+        or labels.dtype not in (torch.int64, torch.int32)
+        or not bool(((labels >= 0) & (labels < classes)).all())
+    ):
         raise ValueError(
             f"label: got {label}, expected a class from 0 to {classes - 1}, or one for each image (B,); try label=0"
         )
@@ -57,5 +64,5 @@ def guided(
         of_class, of_all = both.chunk(2)
         return of_all + weight * (of_class - of_all)
 
-    score.guidance = weight  # type: ignore[attr-defined]  # so that a likelihood can be refused
+    score.guidance = weight  # so that a likelihood can be refused
     return score

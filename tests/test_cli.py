@@ -34,7 +34,9 @@ from kodm_lite import (
     to_uint8,
 )
 from kodm_lite.checkpoints import Model
+from kodm_lite.cli.common import as_options, with_home
 from kodm_lite.encoding import Angles, GreyLevels
+from kodm_lite.metrics import nearest_distances
 from kodm_lite.networks import SIZES, PeriodicMLP, PeriodicUNet
 from kodm_lite.pictures.files import FILM_BYTES, grid, write_film
 from kodm_lite.reproduce.table import summary, table
@@ -109,7 +111,7 @@ def tiny_recipes(monkeypatch):
 
 
 def train_folder(photographs, out, *options):
-    words = ["--size", "8", "--batch-size", "4", "--simulation-steps", "5", "--out", str(out)]
+    words = ["--size", "8", "--batch-size", "4", "--simulation-steps", "20", "--out", str(out)]
     return cli.main(["train", "folder", str(photographs), *words, *options])
 
 
@@ -186,10 +188,72 @@ def test_the_recipes():
     assert not (validation.theta[:, None, :, :4, :4] == data.theta[None, :50, :, :4, :4]).flatten(2).all(2).any()
 
 
-def test_the_package_alone_loads_none_of_this():
-    names = ("tyro", "accelerate", "skimage", "matplotlib.pyplot", "kodm_lite.sphere", "kodm_lite.cli")
-    code = f"import sys, kodm_lite; print([name for name in {names} if name in sys.modules])"
-    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "[]\n"
+HELP = """
+from kodm_lite import cli
+try:
+    cli.main(["--help"])
+except SystemExit:
+    pass
+"""
+
+
+@pytest.mark.parametrize("code, own", [("import kodm_lite", ("tyro", "kodm_lite.cli")), (HELP, ())])
+def test_the_package_and_its_help_load_none_of_this(code, own):
+    names = ("accelerate", "skimage", "matplotlib.pyplot", "kodm_lite.sphere", *own)
+    code += f"\nimport sys; print([name for name in {names} if name in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "[]"
+
+
+def test_the_version(capsys):
+    assert cli.main(["--version"]) == 0
+    assert capsys.readouterr().out == f"kodm-lite {kodm_lite.__version__}\n"
+
+
+@pytest.mark.parametrize(
+    "words, advice",
+    [
+        ("trian textures-32", "did you mean kodm-lite train?"),
+        ("train texture-32 --steps 4", "did you mean kodm-lite train textures-32?"),
+        ("train textures-32 --stps 4", "see kodm-lite train textures-32 --help"),
+        ("train --steps 4", "see kodm-lite train --help"),
+        ("sample digits-16 -n many", "see kodm-lite sample --help"),
+        ("dream", "see kodm-lite --help"),
+        ("", "see kodm-lite --help"),
+    ],
+)
+def test_words_that_cannot_be_understood_get_advice(capsys, words, advice):
+    assert usage_error(capsys, words.split()).splitlines()[-1] == f"kodm-lite: {advice}"
+
+
+def test_help_says_what_a_training_costs_and_when_it_is_saved(capsys):
+    text = helped(capsys, [])
+    for expected in ("40 to 50 minutes", "every two minutes", "SIGTERM", "SIGHUP", "step 50", "after 20 steps"):
+        assert expected in text
+    assert "--tyro-write-completion" in text and "those of Apple are not" in text
+
+
+@pytest.mark.parametrize(
+    "message, expected",
+    [
+        ("size: got 7, expected 8; try size=8", "size: got 7, expected 8; try --size 8"),
+        ("try another, or resume=False to start anew", "try another, or --no-resume to start anew"),
+        ("try test_share=0.25", "try --test-share 0.25"),
+        ("try coupled=True or seed=0", "try --coupled or --seed 0"),
+        ("try sample(..., steps=n) or theta=None, as x=3", "try sample(..., steps=n) or theta=None, as x=3"),
+    ],
+)
+def test_advice_of_the_library_is_said_as_options(message, expected):
+    assert as_options(message) == expected
+
+
+def test_a_tilde_is_home_wherever_it_stands(monkeypatch):
+    monkeypatch.setenv("HOME", "/home/me")
+    monkeypatch.setenv("USERPROFILE", "/home/me")
+    for word in ("~/a", "--out=~/a", "--out=~/a=b"):
+        assert with_home(word) == word.replace("~", "/home/me")
+    for word in ("a~", "--out=a/~/b", "--out", "", "-n=~"):
+        assert with_home(word) == word
 
 
 def test_train_then_sample_as_the_training_says(capsys, photographs, tmp_path, monkeypatch, tiny_recipes):
@@ -210,7 +274,7 @@ def test_train_then_sample_as_the_training_says(capsys, photographs, tmp_path, m
     assert words[:2] == ["sample", str(out)]
     assert cli.main([*words, *QUICK, "--method", "ancestral", "--class", "dogs"]) == 0
     with Image.open("samples.png") as picture:
-        assert picture.mode == "RGB" and picture.size == (4 * 9 - 1, 4 * 9 - 1)
+        assert picture.mode == "RGB" and picture.size == (15 * 35, 15 * 35)
 
     assert train_folder(photographs, out, "--classes", "--channels", "3", *QUICK) == 0  # nothing left to do
     again = checkpoints.load(out / "model.safetensors")
@@ -224,6 +288,14 @@ def test_train_refuses_another_run_in_words_of_the_command(capsys, photographs, 
     assert "or --no-resume to start anew" in capsys.readouterr().err
     assert train_folder(photographs, tmp_path, *QUICK, "--seed", "1", "--no-resume") == 0
     assert checkpoints.load(tmp_path / "model.safetensors").card["seed"] == 1
+
+
+def test_mirror_images_are_learned_and_not_measured(photographs, tmp_path):
+    recipe = recipes.FolderRecipe(path=photographs, size=8, flips=True, out=tmp_path / "out")
+    plain = recipes.FolderRecipe(path=photographs, size=8, out=tmp_path / "out")
+    (learned, measured), (squares, others) = recipe.data(), plain.data()
+    assert torch.equal(learned.theta[::2], squares.theta) and torch.equal(learned.theta[1::2], squares.theta.flip(-1))
+    assert torch.equal(measured.theta, others.theta)
 
 
 def test_a_training_begins_with_the_weights_of_another(photographs, tmp_path, tiny_recipes):
@@ -268,7 +340,7 @@ def test_one_photograph_is_enough(capsys, photographs, tmp_path, tiny_recipes):
 
 def test_ctrl_c_stops_and_the_same_command_goes_on(photographs, tmp_path):
     """A real process with a real signal; the small network as it is."""
-    words = ["train", "folder", photographs, "--size", "8", "--batch-size", "2", "--simulation-steps", "4"]
+    words = ["train", "folder", photographs, "--size", "8", "--batch-size", "2", "--simulation-steps", "20"]
     words += [
         "--decay",
         "constant",
@@ -300,16 +372,19 @@ def test_ctrl_c_stops_and_the_same_command_goes_on(photographs, tmp_path):
     assert [line["step"] for line in read_log(tmp_path / "run")] == list(range(1, stopped + 3))
 
 
-@pytest.mark.parametrize("n, columns, rows", [(1, 1, 1), (5, 3, 2), (16, 4, 4)])
-def test_a_grid_shows_the_samples_in_order(grey, tmp_path, n, columns, rows):
+@pytest.mark.parametrize("n, columns, rows, larger", [(1, 1, 1, 64), (5, 3, 2, 20), (16, 4, 4, 15)])
+def test_a_grid_shows_the_samples_in_order_and_large(grey, tmp_path, n, columns, rows, larger):
     out = tmp_path / "grid.png"
     assert cli.main(["sample", grey, "-n", str(n), *QUICK, "--out", str(out)]) == 0
     model = checkpoints.load(grey)
     options = {"steps": 3, "calibration": model.calibration, "seeds": range(n)}
     theta = sample(model.network, PROCESS, (n, 1, 8, 8), **options)
     with Image.open(out) as picture:
-        assert picture.mode == "L" and picture.size == (columns * 9 - 1, rows * 9 - 1)
-        pixels = np.asarray(picture).astype(int)
+        assert picture.mode == "L" and picture.size == (larger * (columns * 9 - 1), larger * (rows * 9 - 1))
+        assert 512 <= picture.width < 600
+        drawn = np.asarray(picture).astype(int)
+    pixels = drawn[::larger, ::larger]
+    assert (drawn == pixels.repeat(larger, 0).repeat(larger, 1)).all(), "every pixel is a square of them"
     k = n - 1
     i, j = 9 * (k // columns), 9 * (k % columns)
     assert np.abs(pixels[i : i + 8, j : j + 8] - to_uint8(theta[k, 0], 0.9).numpy()).max() <= 1
@@ -334,6 +409,13 @@ def test_an_archive_has_phases_seeds_and_header(grey, tmp_path):
 
     expected = sample(score, PROCESS, (5, 1, 8, 8), steps=3, method="euler", seeds=range(7, 12))
     assert apart(theta, expected.numpy()) < 1e-4
+
+
+def test_an_array_of_numpy_has_the_phases_alone(grey, tmp_path):
+    for name in ("a.npy", "a.npz"):
+        assert cli.main(["sample", grey, "-n", "3", *QUICK, "--out", str(tmp_path / name)]) == 0
+    theta = np.load(tmp_path / "a.npy", allow_pickle=False)
+    assert theta.dtype == np.float32 and np.array_equal(theta, phases(tmp_path / "a.npz"))
 
 
 def test_images_depend_on_their_seed_and_not_on_number_or_chunk(grey, tmp_path):
@@ -386,7 +468,7 @@ def test_a_film_ends_with_the_samples(models, tmp_path, name, steps, frames):
     with Image.open(tmp_path / "film.gif") as film:
         assert film.n_frames == frames and film.info["loop"] == 0
         larger = film.width // 35
-        assert film.size == (35 * larger, 8 * larger) and larger == 14
+        assert film.size == (35 * larger, 8 * larger) and larger == 15
         film.seek(frames - 1)
         last = np.asarray(film.convert("RGB")).astype(int)[::larger, ::larger]
     expected = np.asarray(
@@ -462,7 +544,7 @@ def test_errors_of_sampling(capsys, models, grey, tmp_path):
     torch.save({}, tmp_path / "pickle.pt")
     fails(capsys, ["sample", tmp_path / "pickle.pt", *out], "never loads pickles")
     for option in ("-n", "--steps", "--chunk"):
-        fails(capsys, ["sample", grey, option, "0", *out], "got 0, expected at least 1")
+        fails(capsys, ["sample", grey, option, "0", *out], "got 0, expected an integer from 1")
     fails(capsys, ["sample", grey, "--method", "magic", *out], "method: got 'magic', expected one of ode, ancestral")
     fails(capsys, ["sample", grey, "--seed", "-1", *out], "seed: got -1")
     fails(capsys, ["sample", grey, "--class", "wool", *out], "'wool'", "['brick', 'grass']")
@@ -482,7 +564,7 @@ def test_a_warning_is_a_note_without_a_line_of_code(capsys, photographs, tmp_pat
     (tmp_path / "images" / "cats" / "broken.png").write_text("no image")
     assert train_folder(tmp_path / "images", tmp_path / "out", "--steps", "0", "--skip-broken") == 0
     err = capsys.readouterr().err
-    assert "kodm-lite: note: left out 1 of " in err and ".py:" not in err and "warnings.warn" not in err
+    assert "kodm-lite: note: image_folder: left out 1 of " in err and ".py:" not in err and "warnings.warn" not in err
 
 
 def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
@@ -491,6 +573,8 @@ def test_errors_of_training(capsys, photographs, tmp_path, tiny_recipes):
     fails(capsys, ["train", "folder", tmp_path / "empty"], "no files")
     fails(capsys, ["train", "folder", photographs, "--size", "7"], "multiple of 2", "try --size 8")
     fails(capsys, ["train", "folder", photographs / "cats", "--size", "8", "--classes"], "images without classes")
+    few = ["train", "folder", photographs, "--size", "8", "--simulation-steps", "5"]
+    fails(capsys, few, "simulation_steps: got 5 for", "try --simulation-steps 15")
     assert "steps: got -1" in usage_error(capsys, ["train", "folder", str(photographs), "--steps", "-1"])
     assert "--steps" in usage_error(capsys, ["train", "folder", str(photographs), "--stpes", "3"])
     (tmp_path / "file").touch()
@@ -607,7 +691,7 @@ def test_data_lists_explains_and_checks(capsys, tmp_path):
 @pytest.mark.parametrize("name", ["fingerprints-32", "orientations", "digits-16", "terrain-32"])
 def test_every_recipe_trains_and_samples_by_class(capsys, tmp_path, monkeypatch, name):
     monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
-    monkeypatch.setattr(recipes.images, "VALIDATION_IMAGES", 4)
+    monkeypatch.setattr(recipes.data_sets, "VALIDATION_IMAGES", 4)
     few = {"fingerprints-32": ["--prints", "8"], "orientations": ["--prints", "8"], "terrain-32": ["--crops", "8"]}
     words = ["train", name, "--out", str(tmp_path / "run"), *few.get(name, []), "--steps", "2", "--batch-size", "4"]
     assert cli.main([*words, "--sample-every", "2"]) == 0
@@ -689,15 +773,15 @@ def test_too_little_memory_is_said(capsys, monkeypatch):
 def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
     monkeypatch.setitem(recipes.images.SIZES, "small", TINY)
     words = ["reproduce", "--data", "digits-16", "--methods", "sgm", "sgm-flow", "kodm-global", "mean-field"]
-    words += ["--budgets", "2", "4", "--train-steps", "2", "--batch-size", "8", "--images", "20"]
+    words += ["--budgets", "8", "16", "--train-steps", "2", "--batch-size", "8", "--images", "20"]
     words += ["--out", str(tmp_path)]
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
     cells = sorted(path.name for path in (tmp_path / "cells").glob("*.json"))
     assert all((tmp_path / "cells" / name).with_suffix(".png").is_file() for name in cells)
-    assert len(cells) == 8 and "digits-16.mean-field.4.0.json" in cells
+    assert len(cells) == 8 and "digits-16.mean-field.16.0.json" in cells
     models = sorted(path.parent.name for path in (tmp_path / "models" / "digits-16").glob("*/seed-0"))
-    assert models == ["kodm-global-2", "kodm-global-4", "mean-field", "sgm"], "methods that train alike share a model"
+    assert models == ["kodm-global-16", "kodm-global-8", "mean-field", "sgm"], "methods that train alike share a model"
     lines = summary(json.loads((tmp_path / "results.json").read_text()))
     for line in lines:
         cell = json.loads((tmp_path / "cells" / f"digits-16.{line['method']}.{line['budget']}.0.json").read_text())
@@ -708,7 +792,7 @@ def test_reproduce_goes_on_where_it_stopped(capsys, tmp_path, monkeypatch):
     assert "Not run: cifar10. With --cifar10 PATH it is." in printed and "https://www.cs.toronto.edu" in printed
     assert all((tmp_path / name).stat().st_size > 1000 for name in ("table.png", "samples.png"))
 
-    changed = tmp_path / "cells" / "digits-16.sgm.2.0.json"
+    changed = tmp_path / "cells" / "digits-16.sgm.8.0.json"
     times = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.json") if path.parent.name == "cells"}
     weights = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("model.safetensors")}
     changed.unlink()
@@ -739,6 +823,7 @@ def test_the_error_over_seeds_is_that_of_their_mean():
         (["--images", "10"], "images: got 10, expected at least 20"),
         (["--methods", "sgm-flow", "--budgets", "1"], "budgets: got (1,), expected numbers from 2"),
         (["--methods", "gan"], "methods: got ['gan']"),
+        (["--methods", "kodm-local", "--budgets", "5", "50"], "budgets: got 5, which are the published methods' steps"),
         (["--seeds", "0"], "seeds: got 0"),
         (["--data", "nowhere"], "data: got 'nowhere'"),
     ],
@@ -802,9 +887,11 @@ def test_evaluate_refuses_a_folder_of_images_for_a_model_of_angles(capsys, photo
 @pytest.mark.parametrize(
     "learned, noted", [("fingerprints made by kodm_lite, ridges 9 pixels apart", True), (None, False)]
 )
-def test_evaluate_notes_that_a_model_has_learned_from_other_images(capsys, tmp_path, learned, noted):
+def test_evaluate_notes_that_a_model_has_learned_from_other_images(capsys, tmp_path, monkeypatch, learned, noted):
     card = {} if learned is None else {"data": learned}
     checkpoints.save(tmp_path / "m.safetensors", Model(unet(), PROCESS, (1, 32, 32), GreyLevels(0.5), None, card))
+    few = recipes.FingerprintRecipe(size=32, period=5.0, prints=40)
+    monkeypatch.setitem(recipes.RECIPES, "fingerprints-32", (few, ""))
     words = ["evaluate", str(tmp_path / "m.safetensors"), "--data", "fingerprints-32", "-n", "20", "--steps", "1"]
     assert cli.main(words) == 0
     printed = capsys.readouterr().out
@@ -817,8 +904,12 @@ def test_guidance_needs_a_class(capsys, grey, tmp_path):
     assert "guidance: got 3.0 without a class" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["textures-32", "terrain-32"])
-def test_few_training_images_are_some_of_all(name):
-    recipe = recipes.recipe_of(name)
-    few = recipe.images("train", 8).theta
-    assert torch.equal(few, recipe.images("train").theta[:8])
+def test_copies_are_looked_for_among_all_training_images(capsys, textured, monkeypatch):
+    def stop(samples, real, train, seed):
+        raise ValueError(f"{len(train)} images, the last at {float(nearest_distances(last, train.theta)):.3f}")
+
+    last = recipes.recipe_of("textures-32").images("train").theta[-1:]
+    monkeypatch.setattr(cli.evaluation, "evaluate", stop)
+    words = ["evaluate", str(textured), "--data", "textures-32", "-n", "24", "--steps", "1"]
+    assert cli.main(words) == 1
+    assert "32768 images, the last at 0.000" in capsys.readouterr().err

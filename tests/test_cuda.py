@@ -15,7 +15,7 @@ from kodm_lite.objectives import MeanField, Transition
 from kodm_lite.training import TrainingOptions
 from kodm_lite.training.batches import Batches
 from kodm_lite.training.learner import Learner
-from kodm_lite.training.loop import accelerator
+from kodm_lite.training.run import accelerator
 
 pytestmark = [
     pytest.mark.cuda,

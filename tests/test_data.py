@@ -119,7 +119,7 @@ def test_a_class_that_is_none_is_refused_with_a_hint():
 
 def test_the_scale_does_not_change_the_pictures():
     published, half = textures(16, n=6, scale=0.9), textures(16, n=6, scale=0.5)
-    assert half.scale == 0.5 and float(half.theta.abs().max()) <= 0.5 * math.pi + 1e-6
+    assert half.encoding.scale == 0.5 and float(half.theta.abs().max()) <= 0.5 * math.pi + 1e-6
     assert torch.allclose(phase_to_image(half.theta, 0.5), phase_to_image(published.theta, 0.9), atol=1e-5)
     with pytest.raises(ValueError, match=r"scale: got 1.5, expected .* try"):
         textures(16, n=6, scale=1.5)

@@ -109,7 +109,6 @@ def test_labels_of_a_data_set_are_found():
         [(np.zeros(3), 0.5)],
         ["phases"],
     ],
-    ids=repr,
 )
 def test_other_data_sets_are_refused(wrong):
     with pytest.raises(ValueError, match=HELPFUL):

@@ -35,7 +35,7 @@ def test_images_on_disk_are_those_in_memory(tmp_path, crops, workers):
     for _ in range(2):  # made, then found
         stored = image_folder(folder, 8, "all", crops=crops, cache=tmp_path / "images.f32", workers=workers, scale=0.9)
         assert torch.equal(stored.theta, plain.theta) and torch.equal(stored.labels, plain.labels)
-        assert stored.names == plain.names and stored.encoding.scale == plain.scale
+        assert stored.names == plain.names and stored.encoding == plain.encoding
 
 
 def test_the_second_call_reads_no_images(tmp_path, monkeypatch):
@@ -97,10 +97,10 @@ from kodm_lite import KuramotoProcess
 from kodm_lite.data import folder as folder_module
 from kodm_lite.data import image_folder
 from kodm_lite.networks import PeriodicUNet
-from kodm_lite.training import TrainingOptions, fit, loop
+from kodm_lite.training import TrainingOptions, fit, run
 
 torch.set_num_threads(1)
-loop._Training.calibrate = lambda *_: None  # after a training; takes memory for 64 images, however many there are
+run.Training.calibrate = lambda *_: None  # after a training; takes memory for 64 images, however many there are
 process = KuramotoProcess()
 network = PeriodicUNet(1, process, width=8, multipliers=(1, 2), patch=4, attention=())
 small = torch.zeros(2, 1, 128, 128)

@@ -561,3 +561,21 @@ def test_a_tilde_is_the_home(tmp_path, monkeypatch):
 def test_numbers_of_numpy_are_numbers(tmp_path):
     numbered(tmp_path, [200])
     assert image_folder(tmp_path, np.int64(4), crops=np.int32(2), seed=np.int64(1)).theta.shape == (2, 1, 4, 4)
+
+
+@pytest.mark.parametrize(
+    "said, kind, expected",
+    [
+        ("DataLoader worker (pid(s) 7) exited unexpectedly", ValueError, r"workers: got 2 .*__main__.*; try workers=0"),
+        ("before the current process has finished its bootstrapping phase", ValueError, "try workers=0"),
+        ("something else", RuntimeError, "something else"),
+    ],
+)
+def test_workers_that_die_are_named(tmp_path, monkeypatch, said, kind, expected):
+    def die(self):
+        raise RuntimeError(said)
+
+    save(tmp_path / "a.png", flat(200))
+    monkeypatch.setattr(torch.utils.data.DataLoader, "__iter__", die)
+    with pytest.raises(kind, match=expected):
+        image_folder(tmp_path, size=8, split="all", workers=2)

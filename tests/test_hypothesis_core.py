@@ -112,7 +112,7 @@ def test_laws_are_finite_everywhere(x, loc, size, seed):
 def test_every_order_parameter_has_a_von_mises_law(r, direction):
     law = VonMises.from_order_parameter(torch.polar(*torch.tensor([r, direction], dtype=torch.float64)))
     assert finite(law.concentration) and finite(law.loc) and float(law.concentration) >= -1e-12
-    assert all(map(finite, (law.mean, law.variance, law.entropy(), law.mean_resultant_length())))
+    assert all(map(finite, (law.loc, law.mean_resultant_length())))
 
 
 @several

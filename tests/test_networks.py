@@ -10,8 +10,8 @@ from helpers import random_phases, seeded
 from torch import nn
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LinearSchedule, LocalCoupling
-from kodm_lite.model import network_from_dict
-from kodm_lite.networks import PeriodicMLP, PeriodicUNet, TimeEmbedding, describe
+from kodm_lite.model import describe, network_from_dict
+from kodm_lite.networks import PeriodicMLP, PeriodicUNet, TimeEmbedding
 from kodm_lite.networks.unet import SIZES, Attention
 
 PI = math.pi

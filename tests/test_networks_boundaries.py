@@ -9,8 +9,8 @@ import torch
 
 from kodm_lite import KuramotoProcess, LocalCoupling
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
-from kodm_lite.model import network_from_dict
-from kodm_lite.networks import EuclideanUNet, PeriodicUNet, describe
+from kodm_lite.model import describe, network_from_dict
+from kodm_lite.networks import EuclideanUNet, PeriodicUNet
 from kodm_lite.networks.unet import Convolution
 
 LAYERS = {"width": 8, "multipliers": (1, 2), "patch": 2, "attention": (1,)}

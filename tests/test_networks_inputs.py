@@ -12,7 +12,8 @@ from torch.func import functional_call, grad, jacrev, jvp, vjp, vmap
 
 from kodm_lite import KuramotoProcess, LinearSchedule, LocalCoupling
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
-from kodm_lite.networks import EuclideanUNet, PeriodicMLP, PeriodicUNet, ScoreHead, TimeEmbedding, describe
+from kodm_lite.model import describe
+from kodm_lite.networks import EuclideanUNet, PeriodicMLP, PeriodicUNet, ScoreHead, TimeEmbedding
 
 LAYERS = {"width": 8, "multipliers": (1, 2), "attention": (1,)}
 LOCAL = KuramotoProcess(LocalCoupling(1, ("reflect", "periodic")), reference_phase=0.4)

@@ -114,7 +114,7 @@ def test_means_of_whole_numbers_are_not_rounded(dtype):
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: cap_kernel(90.0), r"radius: got 90.0, expected an angle in \(0, pi\]"),
+        (lambda: cap_kernel(90.0), "radius: got 90.0, expected an angle in radians above 0 to 3.14"),
         (lambda: heat_kernel(0.0), "radius: got 0.0"),
         (lambda: SphericalCoupling(TRANSFORM, torch.zeros_like), "kernel: got a kernel with integral 0"),
         (lambda: SphericalCoupling(TRANSFORM, cap_kernel(1.0)).average(torch.zeros(1, 1, 8, 8)), "x: got"),

@@ -126,7 +126,7 @@ def test_the_default_dtype_changes_nothing():
         return [
             net(C, T), *net.parameters(), grid.synthesis(torch.ones(9, dtype=torch.float32)), *fields,
             transform.legendre, coupling.factors,
-            coupling.transfer((7, 8)), *sphere.healpix_points(3), *sphere.icosahedron_points(),
+            coupling.transfer((7, 8)), *sphere.icosahedron_points(),
             sphere.PixelNoise(transform).draw(C), sphere.IsotropicNoise(3).blocks(), sphere.power_spectrum(C),
         ]  # fmt: skip
 

@@ -5,24 +5,26 @@ Each command is a dataclass, and each of its fields an option; the texts under `
 
 from __future__ import annotations
 
+import difflib
 import io
 import os
-import re
 import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Union
 
 import torch
 import tyro
 
+from kodm_lite import __version__
+from kodm_lite.cli.common import as_options, with_home
 from kodm_lite.cli.data_sets import Data
 from kodm_lite.cli.evaluation import Evaluate
 from kodm_lite.cli.information import Info
 from kodm_lite.cli.reproduce import Reproduce
 from kodm_lite.cli.sampling import Sample
-from kodm_lite.cli.training import Train
+from kodm_lite.cli.training import TRAININGS, Train
 from kodm_lite.training import TrainingInterrupted
 
 __all__ = ["Data", "Evaluate", "Info", "Program", "Reproduce", "Sample", "Train", "main"]
@@ -40,7 +42,18 @@ Examples:
   kodm-lite evaluate runs/textures-32 --data textures-32
       Measure how far they are from real ones.
 
-What a command can do: kodm-lite train textures-32 --help, kodm-lite sample --help."""
+What a command can do: kodm-lite train textures-32 --help, kodm-lite sample --help.
+Which version this is: kodm-lite --version.
+Completion of words: kodm-lite --tyro-write-completion bash FILE, or zsh, tcsh;
+then source FILE.
+
+GPUs are used through CUDA or ROCm; those of Apple are not."""
+
+COMMANDS = {"train": Train, "sample": Sample, "evaluate": Evaluate, "info": Info, "data": Data, "reproduce": Reproduce}
+if TYPE_CHECKING:
+    Commands = Train | Sample | Evaluate | Info | Data | Reproduce
+else:
+    Commands = Union[*(Annotated[kind, tyro.conf.subcommand(name)] for name, kind in COMMANDS.items())]
 
 
 @dataclass(frozen=True)
@@ -51,14 +64,7 @@ class Program:
         command: what to do.
     """
 
-    command: (
-        Annotated[Train, tyro.conf.subcommand("train")]
-        | Annotated[Sample, tyro.conf.subcommand("sample")]
-        | Annotated[Evaluate, tyro.conf.subcommand("evaluate")]
-        | Annotated[Info, tyro.conf.subcommand("info")]
-        | Annotated[Data, tyro.conf.subcommand("data")]
-        | Annotated[Reproduce, tyro.conf.subcommand("reproduce")]
-    )
+    command: Commands
 
 
 def main(args: Sequence[str] | None = None) -> int:
@@ -76,12 +82,12 @@ def main(args: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")  # a name that it cannot show is no reason to fail
-    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
+    words = [with_home(word) for word in (sys.argv[1:] if args is None else args)]
     try:
         try:
             with warnings.catch_warnings():
                 warnings.showwarning = _note
-                tyro.cli(Program, prog="kodm-lite", description=DESCRIPTION, args=args, config=markers).command.run()
+                _run(words)
         finally:
             sys.stdout.flush()  # here, where an error of it is caught
     except TrainingInterrupted as stopped:
@@ -107,19 +113,39 @@ def main(args: Sequence[str] | None = None) -> int:
     return 0
 
 
+def _run(words: Sequence[str]) -> None:
+    if words == ["--version"]:
+        print(f"kodm-lite {__version__}")
+        return
+    markers = (tyro.conf.OmitArgPrefixes, tyro.conf.OmitSubcommandPrefixes, tyro.conf.DisallowNone)
+    try:
+        program = tyro.cli(Program, prog="kodm-lite", description=DESCRIPTION, args=words, config=markers)
+    except SystemExit as left:
+        if left.code == 2:
+            print(f"kodm-lite: {_advice(words)}", file=sys.stderr)
+        raise
+    program.command.run()
+
+
+def _advice(words: Sequence[str]) -> str:
+    """What helps after words that cannot be understood: the command that was meant, or the help of the one at hand."""
+    right, known = ["kodm-lite"], list(COMMANDS)
+    for word in words:
+        meant = difflib.get_close_matches(word, known, 1)
+        if not meant:
+            break
+        if meant != [word]:
+            return f"did you mean {' '.join([*right, *meant])}?"
+        right.append(word)
+        known = list(TRAININGS) if right[1:] == ["train"] else []
+    return f"see {' '.join(right)} --help"
+
+
 def _note(message: Warning | str, *_: object, **__: object) -> None:
     """Say what there is a warning of, without the line of code that comes with it in Python."""
     print(f"kodm-lite: note: {message}", file=sys.stderr)
 
 
 def _fail(message: str) -> int:
-    """Say what is wrong, with the advice "try resume=False" of the library as an option of the command."""
-
-    def option(match: re.Match[str]) -> str:
-        before, name, value = match.groups()
-        name = name.replace("_", "-")
-        return f"{before} " + {"True": f"--{name}", "False": f"--no-{name}"}.get(value, f"--{name} {value}")
-
-    message = re.sub(r"\b(try|or) (\w+)=(True|False|\d[\d.e-]*)", option, message)
-    print(f"kodm-lite: {message}", file=sys.stderr)
+    print(f"kodm-lite: {as_options(message)}", file=sys.stderr)
     return 1

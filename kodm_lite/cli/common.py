@@ -1,7 +1,9 @@
-"""What several commands need: options, the usual device, files that can be written."""
+"""What several commands need: options, the usual device, files that can be written, and the words of the command."""
 
 from __future__ import annotations
 
+import os
+import re
 import tempfile
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +14,17 @@ import tyro
 from kodm_lite.builtin import KURAMOTO, VARIANCE_PRESERVING
 from kodm_lite.files import place
 
-__all__ = ["Class", "Method", "Model", "OptionalModel", "require_writable", "usual_device"]
+__all__ = [
+    "Class",
+    "Method",
+    "Model",
+    "OptionalModel",
+    "as_options",
+    "require_new",
+    "require_writable",
+    "usual_device",
+    "with_home",
+]
 
 _METHODS = dict.fromkeys((*KURAMOTO.samplers, *VARIANCE_PRESERVING.samplers))  # each once
 
@@ -40,3 +52,30 @@ def require_writable(path: Path) -> None:
             pass
     except OSError as error:
         raise OSError(error.errno, f"{path.parent} cannot be written ({error.strerror}); try another folder") from error
+
+
+def require_new(name: str, path: Path, overwrite: bool) -> None:
+    """Refuse to replace what is there, but for an empty folder, unless that is asked for.
+
+    Raises:
+        ValueError: names the option.
+    """
+    is_empty_folder = path.is_dir() and not any(path.iterdir())
+    if path.exists() and not is_empty_folder and not overwrite:
+        raise ValueError(f"{name}: got {path}, which exists, expected a new name; try --overwrite")
+
+
+def as_options(message: str) -> str:
+    """The advice of the library, "try size=8 or resume=False", as options: "try --size 8 or --no-resume"."""
+
+    def option(match: re.Match[str]) -> str:
+        before, name, value = match[1], match[2].replace("_", "-"), match[3]
+        return f"{before} " + {"True": f"--{name}", "False": f"--no-{name}"}.get(value, f"--{name} {value}")
+
+    return re.sub(r"\b(try|or) (\w+)=(True|False|\d[\d.e-]*)", option, message)
+
+
+def with_home(word: str) -> str:
+    """A word of the command line with "~" written out, also in "--out=~/a.png", where a shell leaves it."""
+    option, equals, value = word.partition("=") if word.startswith("--") else ("", "", word)
+    return f"{option}{equals}{os.path.expanduser(value)}"

@@ -13,14 +13,15 @@ from tqdm.auto import tqdm
 
 import kodm_lite as kodm
 from kodm_lite import checkpoints
-from kodm_lite.cli.common import Method, Model, require_writable, usual_device
+from kodm_lite.cli.common import Method, Model, require_new, require_writable, usual_device
+from kodm_lite.data import PhaseData
 from kodm_lite.encoding import PUBLISHED
-from kodm_lite.files import place, write_atomically
+from kodm_lite.files import write_atomically
 from kodm_lite.metrics import evaluate, inception_distances
 from kodm_lite.metrics.evaluate import images_in_each_set
 from kodm_lite.metrics.inception import inception_network
 from kodm_lite.recipes import recipe_of
-from kodm_lite.reproduce.run import COMPARED
+from kodm_lite.validation import check_count
 
 __all__ = ["Evaluate"]
 
@@ -43,7 +44,7 @@ class Evaluate:
             thousand samples; needs pip install ".[fid]" in a clone.
         out: write the numbers to this file too, as JSON.
         chunk: samples at once; fewer need less memory.
-        device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
+        device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one, but none of Apple.
         overwrite: replace a file that exists, which otherwise is refused.
     """
 
@@ -61,57 +62,53 @@ class Evaluate:
     overwrite: bool = False
 
     def run(self) -> None:
-        for option, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
-            if number < 1:
-                raise ValueError(f"{option}: got {number}, expected at least 1; try leaving the option out")
-        if self.out is not None and place(self.out).exists() and not self.overwrite:
-            raise ValueError(f"out: got {self.out}, which exists, expected a new name; try --overwrite")
-        if self.out is not None:
-            require_writable(self.out)
-        if self.inception:
-            inception_network()  # what is missing is said before the samples are drawn
+        self._check()
         model = checkpoints.load(self.model, usual_device(self.device))
-        if len(model.shape) != 3:
-            raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
-        if self.inception and model.encoding.cyclic:
-            raise ValueError(
-                "inception: got a model of angles, expected grey levels, as only they make bytes; try without"
-            )
-        scale = getattr(model.encoding, "scale", PUBLISHED.scale)  # of a folder's images, which have grey values
-        recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops, scale)
-        real, train = recipe.images("test", 2 * self.n), recipe.images("train", COMPARED)
-        if tuple(real.theta.shape[1:]) != tuple(model.shape):
-            raise ValueError(
-                f"data: got images of shape {tuple(real.theta.shape[1:])}, expected {model.shape}, that of the samples"
-            )
-        if real.encoding != model.encoding:
-            raise ValueError(
-                f"data: got images with {real.encoding}, expected {model.encoding}, that of the model; try the data "
-                "that it was trained on"
-            )
-        images_in_each_set(self.n, len(real))  # before samples are drawn
+        real, train = self._images(model)
         learned = model.card.get("data", real.source)
         if learned != real.source:  # other crops, another period: allowed, and seldom meant
             print(f"Note: the model has learned from {learned}; it is measured against {real.source}.")
         samples = self._samples(model)
         result = evaluate(samples, real, train, seed=self.seed)
         print(result.as_table())
-        more: dict[str, Any] = {}
+        content = result.to_dict()
         if self.inception:
             found = inception_distances(samples, real.theta, "test", real.encoding, seed=self.seed)
             print(f"FID {found.fid:.3f}, KID {found.kid:.5f}: {found.generated} samples, {found.real} real images")
-            more = {"inception": found._asdict()}
+            content["inception"] = found._asdict()
         if self.out is not None:
-            content = {
-                **result.to_dict(),
-                **more,
-                "model": checkpoints.read_header(checkpoints.find(self.model))["weights_sha256"],
-                "data": self.data,
-                "steps": self.steps,
-                "method": self.method,
-            }
+            content["model"] = checkpoints.read_header(checkpoints.find(self.model))["weights_sha256"]
+            content |= {"data": self.data, "steps": self.steps, "method": self.method}
             write_atomically(self.out, (json.dumps(content, indent=1) + "\n").encode())
             print(f"Wrote {self.out}")
+
+    def _check(self) -> None:
+        for option, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
+            check_count(option, number)
+        if self.out is not None:
+            require_new("out", self.out, self.overwrite)
+            require_writable(self.out)
+        if self.inception:
+            inception_network()  # what is missing is said before the samples are drawn
+
+    def _images(self, model: kodm.Model) -> tuple[PhaseData, PhaseData]:
+        """Real images to compare with, and all that were learned from, among which copies are looked for."""
+        if len(model.shape) != 3:
+            raise ValueError(f"model: got one of samples of shape {model.shape}, expected one of images (C, H, W)")
+        if self.inception and model.encoding.cyclic:
+            expected = "grey levels, as only they make bytes; try without"
+            raise ValueError(f"inception: got a model of angles, expected {expected}")
+        scale = getattr(model.encoding, "scale", PUBLISHED.scale)  # of a folder's images, which have grey values
+        recipe = recipe_of(self.data, model.shape[-1], model.shape[0], self.crops, scale)
+        real = recipe.images("test", 2 * self.n)
+        shape = tuple(real.theta.shape[1:])
+        if shape != tuple(model.shape):
+            raise ValueError(f"data: got images of shape {shape}, expected {model.shape}, that of the samples")
+        if real.encoding != model.encoding:
+            expected = f"{model.encoding}, that of the model; try the data that it was trained on"
+            raise ValueError(f"data: got images with {real.encoding}, expected {expected}")
+        images_in_each_set(self.n, len(real))  # before samples are drawn
+        return real, recipe.images("train")
 
     def _samples(self, model: kodm.Model) -> torch.Tensor:
         seeds = range(self.seed, self.seed + self.n)

@@ -6,20 +6,19 @@ import json
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 import tyro
 
 from kodm_lite.data import instructions
 from kodm_lite.files import place, write_atomically
-from kodm_lite.recipes import ImageRecipe, PublishedRecipe, recipe_of
+from kodm_lite.recipes import ImageRecipe, PublishedRecipe, Sources, recipe_of
 from kodm_lite.reproduce.methods import METHODS
 from kodm_lite.reproduce.run import Plan, run
 from kodm_lite.reproduce.table import PUBLISHED, PUBLISHED_METHODS, figure, gallery, summary, table
+from kodm_lite.validation import check_count
 
 __all__ = ["Reproduce"]
-
-Sources = Literal["brodatz", "cifar10", "ground_terrain", "socofing"]
 
 
 @dataclass(frozen=True)
@@ -63,37 +62,22 @@ class Reproduce:
     socofing: Path | None = None
 
     def run(self) -> None:
-        numbers = {"seeds": self.seeds, "images": self.images, "budgets": min(self.budgets, default=0)}
-        for option, number in numbers.items():
-            if number < 1:
-                raise ValueError(f"{option}: got {number}, expected at least 1; try leaving the option out")
+        check_count("seeds", self.seeds)
         recipes: dict[str, ImageRecipe] = {}
         for name_or_folder in self.data:
             name = Path(name_or_folder).name  # of a folder: not where it is
             if name in recipes:
                 raise ValueError(f"data: got two data sets of the name {name}, expected other names")
             recipes[name] = recipe_of(name_or_folder, scale=0.9)  # of a folder as published
-        missing: list[Sources] = []
-        names: tuple[Sources, ...] = ("brodatz", "cifar10", "ground_terrain", "socofing")
-        for published in names:
-            path = getattr(self, published)
-            if path is None:
-                missing.append(published)
-            else:
-                recipes[published] = PublishedRecipe(source=published, path=path)
-        plan = Plan(
-            folder=place(self.out),
-            recipes=recipes,
-            methods=self.methods,
-            budgets=self.budgets,
-            seeds=tuple(range(self.seeds)),
-            training={"steps": self.train_steps, "batch_size": self.batch_size, "precision": "bf16"},
-            images=self.images,
-        )
+        paths = {source: getattr(self, source) for source in get_args(Sources)}
+        given = {source: path for source, path in paths.items() if path is not None}
+        recipes |= {source: PublishedRecipe(source=source, path=path) for source, path in given.items()}
+        training = {"steps": self.train_steps, "batch_size": self.batch_size, "precision": "bf16"}
+        seeds = tuple(range(self.seeds))
+        plan = Plan(place(self.out), recipes, self.methods, self.budgets, seeds, training, self.images)
         results = run(plan, progress=sys.stderr.isatty())
         lines = summary(results)
-        head = f"Fréchet texture distance, {self.train_steps} training steps"
-        text = f"{head}\n\n{table(lines)}"
+        text = f"Fréchet texture distance, {self.train_steps} training steps\n\n{table(lines)}"
         write_atomically(self.out / "results.json", (json.dumps(results) + "\n").encode())
         write_atomically(self.out / "table.txt", f"{text}\n".encode())
         figure(lines).savefig(place(self.out) / "table.png", dpi=150)
@@ -104,6 +88,6 @@ class Reproduce:
             for steps, values in rows.items():
                 found = ", ".join(f"{m} {x:g}" for m, x in zip(PUBLISHED_METHODS, values, strict=True))
                 print(f"  {title}, {steps} steps: {found}")
-        for absent in missing:
+        for absent in (source for source in paths if source not in given):
             print(f"\nNot run: {absent}. With --{absent.replace('_', '-')} PATH it is.\n{instructions(absent)}")
         print(f"\nWrote {self.out / 'results.json'}, table.txt, table.png and samples.png")

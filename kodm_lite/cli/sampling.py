@@ -19,16 +19,18 @@ from tqdm.auto import tqdm
 
 import kodm_lite as kodm
 from kodm_lite import checkpoints
-from kodm_lite.cli.common import Class, Method, Model, require_writable, usual_device
+from kodm_lite.cli.common import Class, Method, Model, require_new, require_writable, usual_device
 from kodm_lite.encoding import Numbers
 from kodm_lite.files import write_atomically
 from kodm_lite.pictures import files as pictures
 from kodm_lite.samplers import step_of
+from kodm_lite.validation import check_count
 
 __all__ = ["Sample"]
 
 FILM_IMAGES, FILM_PIXELS = 4, 2**17  # in one frame
 FILM_FRAMES = 50
+_ARRAYS = (".npy", ".npz")
 
 
 @dataclass(frozen=True)
@@ -44,13 +46,14 @@ class Sample:
         method: of sampling; ode is the probability flow; ancestral and hybrid, which add noise, need a calibrated
             model, as a finished training leaves it; of a Euclidean model: ode, sde or ancestral.
         seed: of the first image; the next one has the next seed.
-        out: NAME.png: one picture of all images; NAME.npz: arrays phases (float32, radians) or, of a model on the
-            sphere, coefficients, and seeds and header (JSON); a name without ending: a folder with 00000.png and so on.
+        out: NAME.png: one picture of all images, magnified if it is small; NAME.npy: their phases (float32, radians)
+            or, of a model on the sphere, coefficients; NAME.npz: the same with seeds and header (JSON); a name without
+            ending: a folder with 00000.png and so on.
         trajectory: also write NAME.gif, which shows how the first images come about.
         chunk: images at once; fewer need less memory, and round in other places.
         class_: draw images of this class only, by its name or number.
         guidance: how much to insist on the class; 1 asks for it, 2 is a usual exaggeration.
-        device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one.
+        device: cpu, cuda, cuda:1 and so on; by default the GPU if there is one, but none of Apple.
         overwrite: replace files that exist, which otherwise is refused; others in a folder stay.
     """
 
@@ -73,15 +76,16 @@ class Sample:
         spherical = isinstance(model.encoding, Numbers)
         if spherical:
             self._check_sphere()
-        elif self._is_drawn or self.trajectory:
+        elif self.out.suffix not in _ARRAYS or self.trajectory:
             pictures.check_drawable(model.shape)
         if model.calibration is None and getattr(step_of(model.process, self.method), "needs_calibration", False):
             raise ValueError(f"method: got {self.method}, expected another for a model without calibration; try ode")
         label = None if self.class_ is None else model.label_of(self.class_)
         if label is None and self.guidance != 1:
             raise ValueError(f"guidance: got {self.guidance} without a class to insist on, expected one; try --class")
-        for file in filter(None, (self._probe, self.trajectory)):
-            require_writable(file)
+        require_writable(self.out if self.out.suffix else self.out / "00000.png")
+        if self.trajectory:
+            require_writable(self.trajectory)
         film: list[Tensor] = []
         chunks = self._chunks(model, label, film)
         if self.out.suffix == ".png" and spherical:
@@ -90,8 +94,8 @@ class Sample:
             write_maps(self.out, torch.cat(list(chunks)))
         elif self.out.suffix == ".png":
             pictures.write_grid(self.out, torch.cat(list(chunks)), model.encoding)
-        elif self.out.suffix == ".npz":
-            write_atomically(self.out, self._archive(torch.cat(list(chunks)), model))
+        elif self.out.suffix in _ARRAYS:
+            write_atomically(self.out, self._arrays(torch.cat(list(chunks)).float().numpy(), model))
         else:
             for k, theta in enumerate(image for chunk in chunks for image in chunk):
                 pictures.write_image(self.out / f"{k:05d}.png", theta, model.encoding)
@@ -101,29 +105,18 @@ class Sample:
             print(f"Wrote {self.trajectory}")
 
     def _check_sphere(self) -> None:
-        if self.out.suffix not in (".png", ".npz") or self.trajectory or self.class_ is not None:
-            raise ValueError(
-                "model: got one of fields on the sphere, expected --out NAME.png for maps or NAME.npz for coefficients "
-                "and no trajectory or class; try --out maps.png"
-            )
-
-    @property
-    def _is_drawn(self) -> bool:
-        return self.out.suffix != ".npz"
-
-    @property
-    def _probe(self) -> Path:
-        """A file that will be written, or lies beside those that will be."""
-        return self.out if self.out.suffix else self.out / "00000.png"
+        if not self.out.suffix or self.trajectory or self.class_ is not None:
+            expected = "--out NAME.png for maps or NAME.npz for coefficients and no trajectory or class"
+            raise ValueError(f"model: got one of fields on the sphere, expected {expected}; try --out maps.png")
 
     def _check(self) -> None:
         for option, number in {"n": self.n, "steps": self.steps, "chunk": self.chunk}.items():
-            if number < 1:
-                raise ValueError(f"{option}: got {number}, expected at least 1; try leaving the option out")
+            check_count(option, number)
         if not 0 <= self.seed <= 2**63 - self.n:
             raise ValueError(f"seed: got {self.seed}, expected 0 to 2^63 - n; try 0")
-        if self.out.suffix not in ("", ".png", ".npz"):
-            raise ValueError(f"out: got {self.out}, expected NAME.png, NAME.npz or a folder; try {self.out.stem}.png")
+        if self.out.suffix not in ("", ".png", *_ARRAYS):
+            expected = f"NAME.png, NAME.npy, NAME.npz or a folder; try {self.out.stem}.png"
+            raise ValueError(f"out: got {self.out}, expected {expected}")
         if self.trajectory and self.trajectory.suffix != ".gif":
             raise ValueError(f"trajectory: got {self.trajectory}, expected NAME.gif; try {self.trajectory.stem}.gif")
         for name, path in {"out": self.out, "trajectory": self.trajectory}.items():
@@ -132,8 +125,7 @@ class Sample:
             if path.exists() and path.is_dir() == bool(path.suffix):
                 got, expected = ("folder", "file") if path.suffix else ("file", "folder")
                 raise ValueError(f"{name}: got the {got} {path}, expected a {expected}; try another name")
-            if not self.overwrite and path.exists() and not _is_empty_folder(path):
-                raise ValueError(f"{name}: got {path}, which exists, expected a new name; try --overwrite")
+            require_new(name, path, self.overwrite)
 
     def _chunks(self, model: kodm.Model, label: int | Tensor | None, film: list[Tensor]) -> Iterator[Tensor]:
         """All images (chunk, ...) on the CPU, and the states of the first ones on the way into ``film``."""
@@ -153,19 +145,18 @@ class Sample:
                 seeds = range(first, min(first + self.chunk, starts.stop))
                 yield model.sample(len(seeds), seeds=seeds, chunk=None, guidance=self.guidance, **options).cpu()
 
-    def _archive(self, theta: Tensor, model: kodm.Model) -> bytes:
+    def _arrays(self, theta: np.ndarray, model: kodm.Model) -> bytes:
+        buffer = io.BytesIO()
+        if self.out.suffix == ".npy":
+            np.save(buffer, theta)
+            return buffer.getvalue()
         path = checkpoints.find(self.model)
         stored = checkpoints.read_header(path)
         header = {key: stored[key] for key in ("network", "process", "shape", "encoding", "weights_sha256", "card")}
         header |= {"model": path.name, "method": self.method, "steps": self.steps}
         header |= {"class": self.class_, "guidance": self.guidance}
-        buffer = io.BytesIO()
         seeds = np.arange(self.seed, self.seed + self.n, dtype=np.int64)
         name = "coefficients" if isinstance(model.encoding, Numbers) else "phases"
-        arrays: dict[str, Any] = {name: theta.float().numpy(), "seeds": seeds, "header": np.array(json.dumps(header))}
+        arrays: dict[str, Any] = {name: theta, "seeds": seeds, "header": np.array(json.dumps(header))}
         np.savez(buffer, **arrays)
         return buffer.getvalue()
-
-
-def _is_empty_folder(path: Path) -> bool:
-    return path.is_dir() and not any(path.iterdir())

@@ -50,14 +50,14 @@ def map_cache(path: Path, key: str) -> tuple[Tensor, dict[str, Any]] | None:
         raise ValueError(f"cache: got {what} in {path}, expected those asked for; try another name, or delete it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it cannot be written to, which is meant
-        return torch.from_numpy(np.memmap(path, np.float32, "r", shape=tuple(notes["shape"]))), notes["notes"]
+        return torch.from_numpy(np.memmap(path, np.float32, "r", shape=tuple(notes["shape"]))), json.loads(notes["notes"])
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
     """The notes as they were written, of a file of the length that they say."""
     with open_regular(_notes(path), "notes on images") as file:
         notes = parse_json(file.read())
-    types = {"key": str, "shape": list, "notes": dict, "sha256": str, "header_sha256": str}
+    types = {"key": str, "shape": list, "notes": str, "sha256": str, "header_sha256": str}
     if {name: type(value) for name, value in notes.items()} != types or seal(notes) != notes:
         raise ValueError("got a damaged file of notes, expected the one written with the images")
     shape = notes["shape"]
@@ -88,7 +88,8 @@ def write_cache(path: Path, key: str, parts: Iterable[Tensor], notes: dict[str, 
             file.write(content)
             digest.update(content)
             rows, shape = rows + len(part), tuple(part.shape[1:])
-    written = seal({"key": key, "shape": [rows, *shape], "notes": notes, "sha256": digest.hexdigest()})
+    text = json.dumps(notes)  # in ASCII: names of files need not be text
+    written = seal({"key": key, "shape": [rows, *shape], "notes": text, "sha256": digest.hexdigest()})
     write_atomically(_notes(path), json.dumps(written).encode())
 
 

@@ -227,16 +227,35 @@ def _phases(files: _Files, workers: int, notes: _Notes) -> Iterator[Tensor]:
     """The squares of each file that can be read, in order, as phases; what is to be said goes into the notes."""
     own = torch.Generator()  # or it would use the global one, to give workers seeds that nobody needs
     loader = DataLoader(files, batch_size=None, num_workers=workers, generator=own, collate_fn=tuple)
-    with _deaf_to_interrupts():
-        read = iter(loader)  # starts the workers
-    for name, squares, error, pages, brightest in tqdm(read, desc="images", unit="file", delay=2, total=len(files)):
-        if squares is None:
-            notes.broken[name] = error
-            continue
-        if pages > 1:
-            notes.pages[name] = pages
-        notes.brightest = max(notes.brightest, brightest)
-        yield files.squares.encoding.encode(torch.from_numpy(squares) * 2 - 1)
+    with _dead_workers_named(workers):
+        with _deaf_to_interrupts():
+            read = iter(loader)  # starts the workers
+        for name, squares, error, pages, brightest in tqdm(read, desc="images", unit="file", delay=2, total=len(files)):
+            if squares is None:
+                notes.broken[name] = error
+                continue
+            if pages > 1:
+                notes.pages[name] = pages
+            notes.brightest = max(notes.brightest, brightest)
+            yield files.squares.encoding.encode(torch.from_numpy(squares) * 2 - 1)
+
+
+@contextmanager
+def _dead_workers_named(workers: int) -> Iterator[None]:
+    """Say what makes workers die: a script that each of them runs again, as on macOS and Windows, or too little memory.
+
+    Raises:
+        ValueError: they died, or could not start.
+    """
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error) and "bootstrapping" not in str(error):
+            raise
+        raise ValueError(
+            f"workers: got {workers} processes that ended early, expected some that have the memory, and a script "
+            'whose own lines are under if __name__ == "__main__", since each of them reads it; try workers=0'
+        ) from error
 
 
 @contextmanager

@@ -10,7 +10,6 @@ from __future__ import annotations
 import math
 
 import torch
-from scipy.special import ive
 from torch import Tensor
 
 __all__ = ["grow_ridges", "oriented_filter"]
@@ -83,4 +82,6 @@ def grow_ridges(noise: Tensor, doubled: Tensor, period: float) -> Tensor:
 
 
 def _weight(m: int) -> float:
+    from scipy.special import ive  # here, because loading it takes a third of a second
+
     return float(ive(m, _CONCENTRATION))

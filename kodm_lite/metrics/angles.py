@@ -35,12 +35,10 @@ _CHUNK = 256  # images at a time
 
 
 class OrderStatistics(NamedTuple):
-    """Order parameter of each image.
+    """Order parameter of each image: its modulus and its direction (B,), float64.
 
-    Args:
-        modulus: 0 for phases spread evenly, 1 for equal phases (B,), float64.
-        direction: mean direction of the phases (B,), float64, radians in [-pi, pi); NaN, that is undefined, where the
-            order parameter is zero within its error.
+    The modulus is 0 for phases spread evenly, 1 for equal phases; the direction, in radians in [-pi, pi), is NaN, that
+    is undefined, where the order parameter is zero within its error.
     """
 
     modulus: Tensor

@@ -30,14 +30,10 @@ _QUANTILE = 0.05  # of memorisation
 
 
 class Metric(NamedTuple):
-    """One row of an evaluation.
+    """One row of an evaluation: its name with the unit, and whether smaller or larger numbers are better.
 
-    Args:
-        name: with the unit.
-        entries: makes entries (n, ...) of phases (n, C, H, W).
-        distance: makes a number of two sets of entries.
-        better: whether smaller or larger numbers are better.
-        angle: of entries with an angle that can be undefined, what an image needs to have one.
+    ``entries`` makes entries (n, ...) of phases (n, C, H, W), and ``distance`` a number of two sets of them.  Where
+    these have an angle that can be undefined, ``angle`` says what an image needs to have one.
     """
 
     name: str
@@ -48,11 +44,10 @@ class Metric(NamedTuple):
 
 
 def metrics_for(real: PhaseData, train: PhaseData | None) -> list[Metric]:
-    """All metrics that apply to these data, cheap ones.
+    """All cheap metrics that apply to these data.
 
-    Args:
-        real: phases that are angles from the start have other metrics; with labels there are class shares.
-        train: what the model was trained on, for memorisation.
+    Phases that are angles from the start have other metrics; with labels there are class shares, with ``train``, what
+    the model was trained on, there is memorisation.
     """
     angles = real.encoding.cyclic
     texture = TextureFeatures(real.theta, real.encoding)

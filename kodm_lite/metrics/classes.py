@@ -12,15 +12,12 @@ __all__ = ["class_shares", "classify"]
 
 
 def classify(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tensor:
-    """The class whose mean feature vector is nearest to each image's.
+    """Labels (B,) of the classes of ``data.names`` whose mean feature vectors are nearest to each image's.
 
     Args:
         theta: phases (B, C, H, W), radians.
         data: labelled images of every class.
         features: what measures the distances.
-
-    Returns:
-        Labels (B,), integers that index ``data.names``.
 
     Raises:
         ValueError: data without labels, with a class of which there is no image, or with another encoding.
@@ -30,14 +27,10 @@ def classify(theta: Tensor, data: PhaseData, features: TextureFeatures) -> Tenso
         raise ValueError(f"data, features: got {got}, expected PhaseData and TextureFeatures; try data.textures()")
     if not has_every_class(data):
         labels = "no labels" if data.labels is None else f"labels {sorted(set(data.labels.tolist()))}"
-        raise ValueError(
-            f"data: got {labels} for classes {data.names}, expected images of every class; try data.textures()"
-        )
+        raise ValueError(f"data: got {labels}, expected images of every class of {data.names}; try data.textures()")
     if data.encoding != features.encoding:
-        raise ValueError(
-            f"data: got {data.encoding}, expected {features.encoding} as in the features; "
-            f"try TextureFeatures(..., {data.encoding})"
-        )
+        expected = f"{features.encoding} as in the features"
+        raise ValueError(f"data: got {data.encoding}, expected {expected}; try TextureFeatures of these data")
     return nearest_class(features(theta), features(data.theta), data)
 
 

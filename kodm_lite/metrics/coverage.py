@@ -16,12 +16,7 @@ _PAIRS = 2**22  # distances in memory at a time
 
 
 class PrecisionRecall(NamedTuple):
-    """Shares of one set that lie within the other.
-
-    Args:
-        precision: share of the generated images that look like real ones.
-        recall: share of the real images that could be generated.
-    """
+    """Shares of one set within the other: of generated images that look real, of real ones that could be generated."""
 
     precision: float
     recall: float
@@ -37,8 +32,7 @@ def precision_recall(generated: Tensor, real: Tensor, k: int = 3) -> PrecisionRe
     An outlier has a large ball, so that few images far from the others raise either value.
 
     Args:
-        generated: features (n, F).
-        real: features (m, F), as many as generated ones.
+        generated, real: features (n, F) and (m, F), as many of each.
         k: which neighbour, at least 1, less than n and m.
 
     Raises:

@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kodm_lite.circular import TWO_PI
 from kodm_lite.metrics.validation import LARGEST, require_finite
+from kodm_lite.validation import check_number
 
 __all__ = ["circular_wasserstein", "kuiper_distance", "wasserstein_distance"]
 
@@ -27,11 +28,9 @@ __all__ = ["circular_wasserstein", "kuiper_distance", "wasserstein_distance"]
 def wasserstein_distance(
     a: Tensor, b: Tensor, a_weights: Tensor | None = None, b_weights: Tensor | None = None
 ) -> float:
-    """Wasserstein distance of order 1 of two sets of numbers, in their units; that of scipy.
+    """Wasserstein distance of order 1 of two sets of numbers of any shape, in their units; that of scipy.
 
-    Args:
-        a, b: numbers of any shape.
-        a_weights, b_weights: weight of each number, not negative; by default all are equal.
+    Weights are not negative and of the shape of their numbers; by default all are equal.
 
     Raises:
         ValueError: an empty set, NaN or infinity, weights of another shape, negative ones, or only zeros.
@@ -42,17 +41,12 @@ def wasserstein_distance(
     from scipy import stats  # here, because loading it takes a second
 
     (a, a_weights), (b, b_weights) = _checked(a, a_weights, "a"), _checked(b, b_weights, "b")
-    return float(
-        stats.wasserstein_distance(*(None if x is None else x.cpu().numpy() for x in (a, b, a_weights, b_weights)))
-    )
+    arrays = (None if x is None else x.cpu().numpy() for x in (a, b, a_weights, b_weights))
+    return float(stats.wasserstein_distance(*arrays))
 
 
 def circular_wasserstein(
-    a: Tensor,
-    b: Tensor,
-    period: float = TWO_PI,
-    a_weights: Tensor | None = None,
-    b_weights: Tensor | None = None,
+    a: Tensor, b: Tensor, period: float = TWO_PI, a_weights: Tensor | None = None, b_weights: Tensor | None = None
 ) -> float:
     """Wasserstein distance of order 1 of two sets of angles, along the shorter way round: exact, at most half a period.
 
@@ -66,8 +60,7 @@ def circular_wasserstein(
     >>> round(circular_wasserstein(torch.tensor([3.0, 0.0]), torch.tensor([-3.0, 0.0])), 4)  # pi - 3, of one in two
     0.1416
     """
-    if isinstance(period, bool) or not isinstance(period, int | float) or not 0 < period < math.inf:
-        raise ValueError(f"period: got {period!r}, expected a positive number; try 2 * math.pi")
+    check_number("period", period, 0, math.inf, "2 * math.pi", open_low=True)
     (a, a_weights), (b, b_weights) = _checked(a, a_weights, "a"), _checked(b, b_weights, "b")
     a, b = torch.remainder(a, period), torch.remainder(b, period)
     values, excess = _excess(a, b, a_weights, b_weights)
@@ -80,12 +73,9 @@ def kuiper_distance(a: Tensor, b: Tensor, a_weights: Tensor | None = None, b_wei
     r"""Kuiper's distance of two sets of numbers or angles, :math:`V = \max(F_a - F_b) + \max(F_b - F_a)`.
 
     F are the empirical distribution functions.  V lies between 0 and 1 (the sets lie on separate arcs).  On the circle
-    it does not depend on where the angles start, unlike the distance of Kolmogorov and Smirnov; all angles must lie on
-    the same turn, such as [-pi, pi).
+    it does not depend on where the angles start; all must lie on the same turn, such as [-pi, pi).
 
-    Arguments and errors are those of :func:`wasserstein_distance`.
-
-    Source: Kuiper 1960; Mardia and Jupp 2000, section 8.3.
+    Arguments and errors are those of :func:`wasserstein_distance`.  Source: Mardia and Jupp 2000, section 8.3.
 
     >>> kuiper_distance(torch.tensor([0.0, 1.0]), torch.tensor([0.5, 2.0]))
     0.5
@@ -123,17 +113,13 @@ def _checked(numbers: Tensor, weights: Tensor | None, name: str) -> tuple[Tensor
     require_finite(numbers, name)
     if weights is None:
         return numbers.detach().double().flatten(), None
-    weights_name = f"{name}_weights"
-    require_finite(weights, weights_name)
+    name = f"{name}_weights"
+    require_finite(weights, name)
     if weights.shape != numbers.shape:
-        raise ValueError(
-            f"{weights_name}: got shape {tuple(weights.shape)}, expected {tuple(numbers.shape)}, a weight for each "
-            f"number; try {weights_name}.expand{tuple(numbers.shape)}"
-        )
+        shape = tuple(numbers.shape)
+        raise ValueError(f"{name}: got shape {tuple(weights.shape)}, expected {shape}; try {name}.expand{shape}")
     weights = weights.detach().double().flatten()
     if float(weights.min()) < 0 or float(weights.sum()) < 1 / LARGEST:
-        raise ValueError(
-            f"{weights_name}: got weights from {float(weights.min()):.4g} that add up to {float(weights.sum()):.4g}, "
-            "expected none below 0 and a positive sum; try images that are not flat"
-        )
+        got = f"weights from {float(weights.min()):.4g} that add up to {float(weights.sum()):.4g}"
+        raise ValueError(f"{name}: got {got}, expected none below 0 and a positive sum; try images that are not flat")
     return numbers.detach().double().flatten(), weights

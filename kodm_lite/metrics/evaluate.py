@@ -25,16 +25,11 @@ _FEWEST = 2 * _GROUPS  # images in each set
 
 
 class Row(NamedTuple):
-    """One metric.
+    """One metric: its name with the unit, its value of generated against real images, and one standard error.
 
-    Args:
-        metric: its name, with its unit.
-        value: of generated against real images.
-        error: one standard error of it.
-        floor: of real images against other real images, in sets of the same size: what a perfect model would have.
-        better: whether smaller or larger values are better.
-        note: on angles that are undefined, if there are any: images without one are left out, and with fewer than a
-            tenth of a set left the numbers are NaN.
+    The floor is that of real images against other real images, in sets of the same size: what a perfect model would
+    have.  ``better`` says whether smaller or larger values are.  A note tells of angles that are undefined: images
+    without one are left out, and with fewer than a tenth of a set left the numbers are NaN.
     """
 
     metric: str
@@ -51,11 +46,9 @@ class Evaluation:
 
     Args:
         rows: one for each metric.
-        images: number of images in each set that was compared.
+        images: number of images in each set that was compared, drawn from ``seed``.
         generated, real, train: numbers of images that were given; 0 without.
-        source: where the real images come from.
-        encoding: what the phases stand for.
-        seed: from which the sets were drawn.
+        source, encoding: where the real images come from, and what the phases stand for.
     """
 
     rows: tuple[Row, ...]
@@ -72,10 +65,8 @@ class Evaluation:
         head = ("metric", "value", "error", "floor", "better")
         body = [(row.metric, *(f"{x:.4g}" for x in row[1:4]), row.better) for row in self.rows]
         widths = [max(len(line[k]) for line in (head, *body)) for k in range(len(head))]
-        lines = [
-            "  ".join([line[0].ljust(widths[0]), *(x.rjust(w) for x, w in zip(line[1:], widths[1:], strict=True))])
-            for line in (head, *body)
-        ]
+        formats = [f"{{:{'<' if k == 0 else '>'}{width}}}" for k, width in enumerate(widths)]
+        lines = ["  ".join(formats).format(*line) for line in (head, *body)]
         notes = [f"{row.metric}: {row.note}." for row in self.rows if row.note]
         return "\n".join([*lines, "", *notes, self.what()])
 
@@ -89,10 +80,7 @@ class Evaluation:
 
     def to_dict(self) -> dict[str, Any]:
         """Numbers, texts, lists and dicts only, for JSON; None for what is undefined."""
-        rows = [
-            {key: None if value != value else value for key, value in row._asdict().items()}  # NaN differs from itself
-            for row in self.rows
-        ]
+        rows = [{key: x if x == x else None for key, x in row._asdict().items()} for row in self.rows]  # NaN != NaN
         return {**asdict(self), "encoding": self.encoding.to_dict(), "rows": rows}
 
 
@@ -103,20 +91,15 @@ def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None,
     are larger than the generated one are cut to its size.  Values compare generated images with the first real set,
     floors the second real set with the first.
 
-    Texture features are in units of their deviation over ``real``.  Phases that are angles from the start
-    have no brightness and no lines: there, texture features and spectra are those of their cosine
-    and sine, and the distribution of the phases takes the place of mean brightness and orientations.
+    Texture features are in units of their deviation over ``real``.  Phases that are angles from the start have no
+    brightness and no lines: there, texture features and spectra are those of their cosine and sine, and the
+    distribution of the phases takes the place of mean brightness and orientations.
 
     Args:
         generated: phases (n, C, H, W), radians, at least 20 images.
-        real: at least 40 real images, which the model has not seen if ``train`` is given.  Its labels, if it has any,
-            add a row on class shares.
-        train: what the model was trained on; adds a row on memorisation, which takes time proportional to the number
-            of training images.
+        real: at least 40 real images, which the model has not seen if ``train`` is given.  Labels add class shares.
+        train: what the model was trained on; adds a row on memorisation, which takes time proportional to its size.
         seed: integer from which the sets are drawn.
-
-    Returns:
-        :class:`Evaluation`.
 
     Raises:
         ValueError: too few images, images of different shapes or scales, flat images, real images that are in train.
@@ -143,39 +126,21 @@ def evaluate(generated: Tensor, real: PhaseData, train: PhaseData | None = None,
         floor = metric.distance(of_second, of_first)
         note = _note(metric.angle, estimate.value, of_drawn, torch.cat([of_first, of_second]))
         rows.append(Row(metric.name, estimate.value, estimate.error, floor, metric.better, note))
-    return Evaluation(
-        rows=tuple(rows),
-        images=images,
-        generated=len(generated),
-        real=len(real),
-        train=0 if train is None else len(train),
-        source=real.source,
-        encoding=real.encoding,
-        seed=seed,
-    )
+    counts = images, len(generated), len(real), 0 if train is None else len(train)
+    return Evaluation(tuple(rows), *counts, real.source, real.encoding, seed)
 
 
 def images_in_each_set(generated: int, real: int) -> int:
-    """How many images of each kind :func:`evaluate` compares.
-
-    Raises:
-        ValueError: too few.
-    """
+    """How many images of each kind :func:`evaluate` compares; ValueError for too few."""
     images = min(generated, real // 2)
     if images < _FEWEST:
+        hints = [f"-n {_FEWEST} or more samples"] if generated < _FEWEST else []
+        hints += ["more images, a larger test share, several crops of each (--crops)"] if real < 2 * _FEWEST else []
         raise ValueError(
-            f"generated, real: got {generated} generated images and {real} real ones to compare with (of a folder only "
-            f"the test share, which no training sees), expected at least {_FEWEST} and {2 * _FEWEST}, since the real "
-            f"ones are halved; try {_more(generated, real)}"
+            f"generated, real: got {generated} generated images and {real} real ones (of a folder only the test share),"
+            f" expected at least {_FEWEST} and {2 * _FEWEST}, as real ones are halved; try {', '.join(hints)}"
         )
     return images
-
-
-def _more(generated: int, real: int) -> str:
-    enough = f"-n {_FEWEST} or more, " if generated < _FEWEST else ""
-    if real >= 2 * _FEWEST:
-        return f"{enough}more samples"
-    return f"{enough}a folder of more images, a larger test share, or several crops of each image (--crops)"
 
 
 def _note(angle: str, value: float, generated: Tensor, real: Tensor) -> str:
@@ -185,9 +150,8 @@ def _note(angle: str, value: float, generated: Tensor, real: Tensor) -> str:
     have = [has_angle(x) for x in (generated, real)]
     if all(bool(x.all()) for x in have):
         return ""
-    counts = " and ".join(
-        f"{int(x.sum())} of {len(x)} {kind}" for x, kind in zip(have, ("generated", "real"), strict=True)
-    )
+    kinds = zip(have, ("generated", "real"), strict=True)
+    counts = " and ".join(f"{int(x.sum())} of {len(x)} {kind}" for x, kind in kinds)
     return f"{'undefined' if math.isnan(value) else 'of some images only'}, as {counts} images have {angle}"
 
 
@@ -195,18 +159,13 @@ def _check(generated: Tensor, real: PhaseData, train: PhaseData | None, seed: in
     """Refuse what cannot be compared, before any work; the number of images in each set."""
     check_count("seed", seed, 0)
     check_images(generated, "generated")
-    for name, data in (("real", real), *([] if train is None else [("train", train)])):
+    for name, data in (("real", real), ("train", train))[: 1 if train is None else 2]:
         if not isinstance(data, PhaseData):
-            raise ValueError(
-                f"{name}: got {type(data).__name__}, expected PhaseData, which says what phases stand for; "
-                "try kodm_lite.data.PhaseData"
-            )
+            raise ValueError(f"{name}: got {type(data).__name__}, expected PhaseData; try kodm_lite.data.PhaseData")
         check_images(data.theta, name)
         check_one_shape(generated, data.theta, f"generated, {name}")
     if train is not None and train.encoding != real.encoding:
-        raise ValueError(
-            f"train: got {train.encoding}, expected {real.encoding} as in real; try two splits of one data set"
-        )
+        raise ValueError(f"train: got {train.encoding}, expected {real.encoding} as in real; try two splits of a set")
     return images_in_each_set(len(generated), len(real))
 
 
@@ -214,7 +173,5 @@ def _check_not_flat(name: str, theta: Tensor) -> None:
     """Refuse sets of which the jackknife could leave out all images that are not flat."""
     shown = int((theta.flatten(1).std(1) >= 1e-6).sum())
     if shown <= -(-len(theta) // _GROUPS):
-        raise ValueError(
-            f"{name}: got {len(theta) - shown} flat images among {len(theta)}, expected images that show something; "
-            "try to train longer"
-        )
+        got = f"{len(theta) - shown} flat images among {len(theta)}"
+        raise ValueError(f"{name}: got {got}, expected images that show something; try to train longer")

@@ -19,8 +19,7 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     compare samples of equal size, and report this floor beside it.
 
     Args:
-        a: features (n, F).
-        b: features (m, F); n and m at least 2.
+        a, b: features (n, F) and (m, F); n and m at least 2.
 
     Raises:
         ValueError: sets that are no such matrices, or hold NaN or infinity.
@@ -43,12 +42,8 @@ def frechet_texture_distance(generated: Tensor, real: Tensor, features: TextureF
     """Fréchet texture distance (FTD) between two sets of images: smaller is better.
 
     Args:
-        generated: phases (n, C, H, W), radians.
-        real: phases (m, C, H, W), radians; as many as generated ones, and a thousand or more, make values comparable.
-        features: made from real training images.
-
-    Raises:
-        ValueError: phases that do not fit the features.
+        generated, real: phases (n, C, H, W) in radians, as many of each, a thousand or more to be comparable.
+        features: made from real training images; phases that do not fit them are refused by ValueError.
 
     >>> from kodm_lite.data import textures
     >>> real, other = textures(n=90), textures(n=90, seed=1)

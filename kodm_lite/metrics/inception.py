@@ -35,8 +35,7 @@ class InceptionDistances(NamedTuple):
         fid: squared Fréchet distance of the features.
         kid: squared kernel distance of the features, averaged over the subsets; it can be slightly negative.
         kid_deviation: standard deviation of KID between subsets.  These overlap: it is no error of the average.
-        generated, real: numbers of images.
-        split: which real images these are.
+        generated, real, split: numbers of images, and which real ones these are.
         subsets, subset_size: of KID, and the images in each.
         feature, num_features: which network made the features, and the length of its vectors.
     """
@@ -69,14 +68,12 @@ def inception_distances(
     Phases become bytes by their encoding; one grey channel is repeated to three.
 
     Args:
-        generated: phases (n, C, H, W) in radians, or bytes, with 1 or 3 channels.
-        real: phases or bytes (m, C, H, W).
+        generated, real: phases (n, C, H, W) in radians, or bytes, with 1 or 3 channels.
         split: the name of the split that ``real`` is, for the record, such as "test".
         encoding: what phases stand for, :class:`kodm_lite.GreyLevels`; angles make no bytes, and bytes need none.
-        feature: maps bytes (B, 3, H, W) to features (B, F); by default Inception v3 with the weights that
-            published values use.
-        subsets: number of random subsets that KID is averaged over.
-        subset_size: images in each; by default half of the smaller set, at most 1000.
+        feature: maps bytes (B, 3, H, W) to features (B, F); by default Inception v3 as published values use it.
+        subsets, subset_size: random subsets that KID is averaged over, and images in each; by default half of the
+            smaller set, at most 1000.
         batch: images that pass the network at a time.
         seed: integer from which the subsets are drawn.
 
@@ -100,18 +97,8 @@ def inception_distances(
     network = inception_network() if feature is None else feature
     of_generated, of_real = (_features(network, x, batch) for x in images)
     kid, deviation = _kernel_distance(of_generated, of_real, subsets, size, seed)
-    return InceptionDistances(
-        fid=frechet_distance(of_generated, of_real),
-        kid=kid,
-        kid_deviation=deviation,
-        generated=len(generated),
-        real=len(real),
-        split=split,
-        subsets=subsets,
-        subset_size=size,
-        feature=name,
-        num_features=of_real.shape[1],
-    )
+    sets = len(generated), len(real), split, subsets, size
+    return InceptionDistances(frechet_distance(of_generated, of_real), kid, deviation, *sets, name, of_real.shape[1])
 
 
 def _bytes(images: Tensor, name: str, encoding: Encoding | None) -> Tensor:
@@ -119,39 +106,27 @@ def _bytes(images: Tensor, name: str, encoding: Encoding | None) -> Tensor:
     if not isinstance(images, Tensor) or images.dtype != torch.uint8:
         check_images(images, name)
         if 0 <= float(images.min()) and float(images.max()) <= 1:
-            raise ValueError(
-                f"{name}: got values from {float(images.min()):.4g} to {float(images.max()):.4g}, which look like grey "
-                f"values, expected phases in radians or bytes; try GreyLevels(0.5).encode(2 * {name} - 1)"
-            )
+            got = f"grey values from {float(images.min()):.4g} to {float(images.max()):.4g}"
+            raise ValueError(f"{name}: got {got}, expected phases or bytes; try GreyLevels(0.5).encode(2 * {name} - 1)")
         if not isinstance(encoding, GreyLevels):
-            raise ValueError(
-                f"encoding: got {encoding!r}, expected grey levels, as only they make bytes; try that of the data"
-            )
+            raise ValueError(f"encoding: got {encoding!r}, expected grey levels, which make bytes; try data.encoding")
         images = encoding.to_uint8(images.detach())
     if images.ndim != 4 or images.shape[1] not in (1, 3) or len(images) < 2:
-        raise ValueError(
-            f"{name}: got shape {tuple(images.shape)}, expected at least 2 images (B, C, H, W) with 1 or 3 channels; "
-            f"try {name}[:, None] for (B, H, W)"
-        )
+        expected = "at least 2 images (B, C, H, W) with 1 or 3 channels"
+        raise ValueError(f"{name}: got shape {tuple(images.shape)}, expected {expected}; try {name}[:, None]")
     return images.expand(-1, 3, -1, -1)
 
 
 def inception_network() -> torch.nn.Module:
-    """The network of the FID, with its weights.
-
-    Raises:
-        ValueError: torch-fidelity is not installed or does not work, or its weights cannot be fetched.
-    """
+    """The network of the FID; ValueError if torch-fidelity does not work, or its weights cannot be fetched."""
     try:
         importlib.import_module("torch_fidelity")  # here, because it is optional
         from torchmetrics.image.fid import FrechetInceptionDistance
 
         network = FrechetInceptionDistance(feature=_INCEPTION_FEATURES).inception
     except Exception as error:  # a package that does not fit torch raises what it likes, and so does a failed download
-        raise ValueError(
-            f"feature: got None without a torch-fidelity that works ({type(error).__name__}: {error}), expected it "
-            'installed; try pip install ".[fid]" in a clone, or a feature network of your own'
-        ) from error
+        got = f"None without a torch-fidelity that works ({type(error).__name__}: {error})"
+        raise ValueError(f'feature: got {got}, expected it installed; try pip install ".[fid]" in a clone') from error
     assert isinstance(network, torch.nn.Module)
     return network
 

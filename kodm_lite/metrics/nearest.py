@@ -17,13 +17,7 @@ _PAIRS = 2**19  # differences of phases in memory at a time
 
 
 class Memorisation(NamedTuple):
-    """How near samples are to training images, beside held-out images.
-
-    Args:
-        share: of samples that are nearer to a training image than the quantile of the held-out images.
-        samples_median: median distance of samples to the nearest training image, radians.
-        held_out_median: that of held-out images, radians.
-    """
+    """Share of samples nearer to training images than held-out ones are, and median distances of both, radians."""
 
     share: float
     samples_median: float
@@ -32,7 +26,7 @@ class Memorisation(NamedTuple):
 
 @torch.no_grad()
 def nearest_distances(theta: Tensor, reference: Tensor) -> Tensor:
-    """Distance of each image to the nearest of the reference images: 0 for a copy.
+    """Distance (B,) of each image to the nearest of the reference images: 0 for a copy, float64, radians, at most pi.
 
     The distance of two images is the root mean square of the wrapped differences of their phases.  All reference images
     are looked at, a few at a time: they may be larger than the memory, as of a file that is mapped into it.
@@ -40,9 +34,6 @@ def nearest_distances(theta: Tensor, reference: Tensor) -> Tensor:
     Args:
         theta: phases (B, C, H, W), radians.
         reference: phases (n, C, H, W), radians, such as all training images.
-
-    Returns:
-        Distances (B,), float64, in radians, from 0 to pi.
 
     Raises:
         ValueError: images of two shapes.
@@ -70,8 +61,7 @@ def memorisation(theta: Tensor, train: Tensor, held_out: Tensor, quantile: float
     metric that sees blur; and of several classes it is the one with the least contrast that makes the quantile.
 
     Args:
-        theta, train, held_out: phases (B, C, H, W), radians, of samples, of all images that the model has seen, and of
-            images of the same law that it has not seen.
+        theta, train, held_out: phases (B, C, H, W), radians: samples, all images that the model has seen, and others.
         quantile: between 0 and 1.
 
     Raises:
@@ -91,10 +81,8 @@ def compare_nearest(samples: Tensor, held_out: Tensor, quantile: float) -> Memor
     """As :func:`memorisation`, of distances (B,) and (m,) that are already known."""
     threshold = torch.quantile(held_out, quantile)
     if threshold <= 1e-6:
-        raise ValueError(
-            f"held_out: got images of which {float((held_out <= 1e-6).double().mean()):.0%} are training images, "
-            "expected images that the model has not seen; try the test split"
-        )
+        known = f"{float((held_out <= 1e-6).double().mean()):.0%} training images"
+        raise ValueError(f"held_out: got {known}, expected images that the model has not seen; try the test split")
     share = (samples < threshold).double().mean()
     return Memorisation(float(share), float(samples.median()), float(held_out.median()))
 

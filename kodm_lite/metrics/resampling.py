@@ -30,12 +30,9 @@ __all__ = ["Estimate", "jackknife"]
 
 
 class Estimate(NamedTuple):
-    """A metric with its error.
+    """A metric of both sets as they are, one standard error of it, and its value without the bias of first order.
 
-    Args:
-        value: of both sets as they are.
-        error: one standard error, of ``value`` and nearly the same of ``corrected``.
-        corrected: without the bias of first order; it can be negative where the true distance vanishes.
+    The latter can be negative where the true distance vanishes; its error is nearly the same.
     """
 
     value: float
@@ -54,8 +51,7 @@ def jackknife(
 
     Args:
         metric: makes a number of two sets, such as :func:`kodm_lite.metrics.frechet.frechet_distance`.
-        generated: one entry per image (n, ...), such as its features.
-        real: one entry per image (m, ...).
+        generated, real: one entry per image (n, ...) and (m, ...), such as its features.
         groups: number of groups, each of which is left out once; at least 2, at most n and m.
         generator: random numbers that form the groups.
 
@@ -74,13 +70,10 @@ def jackknife(
         if not isinstance(entries, Tensor) or entries.ndim < 1:
             raise ValueError("generated, real: got no tensors of entries, expected (n, ...); try torch.as_tensor")
     check_range("groups", groups, 2, min(len(generated), len(real)))
-    group_of_generated, group_of_real = (
-        (torch.randperm(len(x), generator=generator) % groups).to(x.device) for x in (generated, real)
-    )
+    sets = generated, real
+    of = [(torch.randperm(len(x), generator=generator) % groups).to(x.device) for x in sets]
     value = metric(generated, real)
-    without = torch.tensor(
-        [metric(generated[group_of_generated != k], real[group_of_real != k]) for k in range(groups)],
-        dtype=torch.float64,
-    )
+    rests = ([x[group != k] for x, group in zip(sets, of, strict=True)] for k in range(groups))
+    without = torch.tensor([metric(*rest) for rest in rests], dtype=torch.float64)
     variance = (groups - 1) * without.var(correction=0)
     return Estimate(value, float(variance.sqrt()), groups * value - (groups - 1) * float(without.mean()))

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from kodm_lite.metrics.distributions import wasserstein_distance
 from kodm_lite.metrics.validation import require_finite
+from kodm_lite.validation import told
 
 __all__ = ["RadialSpectrum", "peak_frequencies", "radial_spectrum"]
 
@@ -25,12 +26,7 @@ _CHUNK = 2**20  # coefficients in memory at a time
 
 
 class RadialSpectrum(NamedTuple):
-    """Power over wave number.
-
-    Args:
-        wave_number: of R rings, from 0 on in equal steps, cycles per pixel (R,), float64.
-        power: variance of the image within each ring (..., R), float64.
-    """
+    """Wave numbers of R rings (R,), cycles per pixel from 0 in equal steps, and the power in each (..., R); float64."""
 
     wave_number: Tensor
     power: Tensor
@@ -45,14 +41,8 @@ def radial_spectrum(image: Tensor) -> RadialSpectrum:
     image, weighted by the squared window.
 
     Args:
-        image: real or complex numbers (..., H, W), such as grey values, or ``torch.exp(1j * theta)`` for phases that
-            are angles from the start.
-
-    Returns:
-        :class:`RadialSpectrum` with power (..., R).
-
-    Raises:
-        ValueError: no floating or complex image of at least 4 x 4 pixels, NaN or infinity.
+        image: real or complex (..., H, W) from 4 x 4 pixels, finite, else ValueError; such as grey values, or
+            ``torch.exp(1j * theta)`` for phases that are angles from the start.
 
     >>> columns = torch.arange(64.0).expand(64, 64)
     >>> wave_number, power = radial_spectrum(torch.cos(2 * torch.pi * columns / 8))
@@ -60,12 +50,10 @@ def radial_spectrum(image: Tensor) -> RadialSpectrum:
     0.125
     """
     _check_image(image)
-    height, width = image.shape[-2:]
-    lead = image.shape[:-2]
+    *lead, height, width = image.shape
     images = image.detach().reshape(-1, height, width)
     images = images.to(torch.complex128 if images.is_complex() else torch.float64)
-    window = _hann(height)[:, None] * _hann(width)
-    window = window.to(image.device)
+    window = (_hann(height)[:, None] * _hann(width)).to(image.device)
     shape = _PADDING * height, _PADDING * width
     lower, upper_share, rings, step = _rings(*shape)
     lower, upper_share = lower.to(image.device), upper_share.to(image.device)
@@ -95,24 +83,19 @@ def between_spectra(a: Tensor, b: Tensor) -> float:
 
 
 def peak_frequencies(image: Tensor) -> Tensor:
-    """Wave number at which each image's radial spectrum has its peak, such as one over the distance of ridges.
+    """Wave number (B,), cycles per pixel, float64, of the peak of each image's spectrum; 0 for flat images.
 
     The place of the peak between rings is that of a parabola through the logarithms of the three highest.
 
     Args:
         image: real or complex images (B, C, H, W); their channels' spectra are added.
 
-    Returns:
-        Wave numbers (B,), float64, cycles per pixel; 0 for flat images.
-
     Raises:
         ValueError: as in :func:`radial_spectrum`, or images of another shape.
     """
     _check_image(image)
     if image.ndim != 4:
-        raise ValueError(
-            f"image: got shape {tuple(image.shape)}, expected (B, C, H, W); try image[:, None] for (B, H, W)"
-        )
+        raise ValueError(f"image: got shape {tuple(image.shape)}, expected (B, C, H, W); try image[:, None]")
     wave_number, power = radial_spectrum(image)
     power = power.sum(1)
     smallest = torch.finfo(power.dtype).tiny
@@ -141,7 +124,5 @@ def _rings(rows: int, columns: int) -> tuple[Tensor, Tensor, int, float]:
 def _check_image(image: Tensor) -> None:
     require_finite(image, "image", complex_too=True)
     if not (image.is_floating_point() or image.is_complex()) or image.ndim < 2 or min(image.shape[-2:]) < 4:
-        raise ValueError(
-            f"image: got {image.dtype} of shape {tuple(image.shape)}, expected floating or complex numbers (..., H, W) "
-            "from 4 x 4; try larger images, or image.float() for bytes"
-        )
+        expected = "floating or complex numbers (..., H, W) from 4 x 4"
+        raise ValueError(f"image: got {told(image)}, expected {expected}; try larger images, or image.float()")

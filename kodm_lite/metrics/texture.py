@@ -23,7 +23,7 @@ _CHUNK = 2**20  # complex responses in memory at a time; more do not fit in a ca
 
 
 class TextureFeatures(torch.nn.Module):
-    r"""Images as vectors of texture statistics, each in units of its standard deviation over reference images.
+    """Images as vectors of texture statistics, each in units of its standard deviation over reference images.
 
     Of the grey values :math:`x` in [-1, 1], the mean over the channels, these are taken in this order:
 
@@ -35,21 +35,13 @@ class TextureFeatures(torch.nn.Module):
     - mean squared difference of horizontal and of vertical neighbours.
 
     Filters act on the image continued by mirror images, so that its opposite edges never meet.  They are fixed in
-    pixels whatever the size of the image.  Features are float64, computed in the precision of the phases.
-
-    Of phases that are angles from the start they are those of the cosine, then those of the sine.
+    pixels whatever the size of the image.  Features are float64, computed in the precision of the phases.  Of phases
+    that are angles from the start they are those of the cosine, then those of the sine: 84 in place of 42.
 
     Args:
-        reference: phases (n, C, H, W) of at least two real images that differ, H and W at least 8, radians.
+        reference: phases (n, C, H, W), radians, of at least two real images that differ, H and W at least 8, else
+            ValueError; all images must have their shape.
         encoding: what the phases stand for.
-
-    Attributes:
-        num_features: length F of the vectors, 42, or 84 of angles.
-        image_shape: (C, H, W) of the reference, which all images must have.
-        encoding: as given.
-
-    Raises:
-        ValueError: phases of another shape, fewer than two images, or images that are all the same.
 
     Source: Field 1987 (log-Gabor); statistics after Portilla and Simoncelli 2000.
 
@@ -67,10 +59,8 @@ class TextureFeatures(torch.nn.Module):
         check_images(reference, "reference")
         check_encoding(encoding)
         if len(reference) < 2 or min(reference.shape[2:]) < 8:
-            raise ValueError(
-                f"reference: got shape {tuple(reference.shape)}, expected at least 2 images of at least 8 x 8 pixels; "
-                "try kodm_lite.data.textures(n=768).theta"
-            )
+            shape, hint = tuple(reference.shape), "kodm_lite.data.textures(n=768).theta"
+            raise ValueError(f"reference: got shape {shape}, expected 2 images or more from 8 x 8 pixels; try {hint}")
         self.encoding = encoding
         self.image_shape = tuple(reference.shape[1:])
         rows, columns = (side + 2 * _MARGIN for side in self.image_shape[1:])
@@ -79,10 +69,7 @@ class TextureFeatures(torch.nn.Module):
         deviation = statistics.std(0)
         varies = deviation > 1e-6  # what does not vary, such as the waves across perfect stripes, keeps its unit
         if not bool(varies.any()):
-            raise ValueError(
-                "reference: got images that all have the same statistics, expected images that differ; "
-                "try more images of the training set"
-            )
+            raise ValueError("reference: got images of equal statistics, expected others; try more images")
         self.register_buffer("deviation", torch.where(varies, deviation, 1.0))
         self.num_features = len(deviation)
 
@@ -90,10 +77,8 @@ class TextureFeatures(torch.nn.Module):
         """Features (B, F), float64, of phases (B, C, H, W) in radians."""
         check_images(theta, "theta")
         if theta.shape[1:] != self.image_shape:
-            raise ValueError(
-                f"theta: got images of shape {tuple(theta.shape[1:])}, expected {self.image_shape} as in the "
-                "reference; try features of a reference of this shape"
-            )
+            got, expected = tuple(theta.shape[1:]), f"{self.image_shape} as in the reference"
+            raise ValueError(f"theta: got images of shape {got}, expected {expected}; try another reference")
         return self._statistics(theta) / self.deviation.double()
 
     @torch.no_grad()

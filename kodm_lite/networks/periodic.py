@@ -23,7 +23,8 @@ from kodm_lite.kuramoto import without_autocast
 from kodm_lite.networks.embedding import Embedding
 from kodm_lite.networks.inputs import check_numbers, check_process, check_times
 from kodm_lite.networks.unet import UNet, zero
-from kodm_lite.process import KuramotoProcess, per_image
+from kodm_lite.process import KuramotoProcess
+from kodm_lite.schedules import per_image
 from kodm_lite.validation import check_count
 
 __all__ = ["PeriodicMLP", "PeriodicUNet", "ScoreHead", "TimeEmbedding"]
@@ -108,6 +109,11 @@ class PeriodicMLP(nn.Module):
         self.hidden = nn.ModuleList(nn.Linear(width, width) for _ in range(depth))
         self.last = zero(nn.Linear(width, 2 * dim))
         self.head = ScoreHead(process)
+
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse a shape of one sample with another number of oscillators."""
+        if tuple(shape) != self.shape:
+            raise ValueError(f"shape: got {shape}, expected {self.shape}, as many oscillators as the network has")
 
     def forward(self, theta: Tensor, t: Tensor, label: Tensor | None = None) -> Tensor:
         """The score at phases (B, N), any real numbers in radians, and times t (B,) in (0, 1]; labels (B,) or None.

@@ -179,6 +179,11 @@ class UNet(nn.Module):
                 x = x.index_select(dim, pixels_beyond_edges(first, first + n + missing, n, boundary, x.device))
         return x, before
 
+    def check_shape(self, shape: tuple[int, ...]) -> None:
+        """Refuse a shape of one sample that is no image with the channels of the network."""
+        if len(shape) != 3 or shape[0] != self.channels or 0 in shape:
+            raise ValueError(f"shape: got {shape}, expected ({self.channels}, H, W), images of the network's channels")
+
     def check(self, x: Tensor, name: str) -> None:
         """Refuse what is no batch of images with the channels of the network."""
         check_numbers(x, name, self.first.weight)

@@ -17,39 +17,30 @@ from torch import Tensor
 from kodm_lite.circular import validate_phases, wrap
 from kodm_lite.encoding import Encoding
 from kodm_lite.files import write_atomically
-from kodm_lite.pictures.plotting import CYCLIC, image_grid
+from kodm_lite.pictures.mosaic import CYCLIC, image_grid
 
 __all__ = ["FILM_BYTES", "check_drawable", "grid", "write_film", "write_grid", "write_image"]
 
 #: A film is at most this large, so that it can be sent and shown on a page.
 FILM_BYTES = 2_000_000
 
-_FILM_SIDE = 512  # pixels; small images are magnified up to it
+_SIDE = 512  # pixels; smaller pictures of several images are magnified to about that
 _FRAME_TIME, _LAST_FRAME_TIME = 80, 2000  # milliseconds
 
 
 def check_drawable(shape: Sequence[int]) -> None:
-    """Refuse what is no picture.
-
-    Args:
-        shape: of one sample.
-
-    Raises:
-        ValueError: not (1, H, W), which is grey, or (3, H, W), which is red, green and blue.
-    """
+    """Refuse a sample of another shape than (1, H, W), which is grey, or (3, H, W), which is red, green and blue."""
     if len(shape) != 3 or shape[0] not in (1, 3):
-        raise ValueError(
-            f"out: got a picture of samples of shape {tuple(shape)}, expected (1, H, W) for grey or (3, H, W) for "
-            "colours; try a file that ends in .npz"
-        )
+        expected = "(1, H, W) for grey or (3, H, W) for colours"
+        raise ValueError(f"out: got samples of shape {tuple(shape)}, expected {expected}; try one that ends in .npz")
 
 
 def grid(theta: Tensor, encoding: Encoding, columns: int | None = None) -> Image.Image:
-    """Images (B, C, H, W), radians, side by side, as near to a square as they go; black between them.
+    """Images (B, C, H, W), radians, of 1 or 3 channels, side by side, as near to a square as they go, on black.
 
     Args:
-        theta: phases, of 1 or 3 channels.
-        encoding: what the phases stand for; angles of one channel are drawn in cyclic colours.
+        theta: phases; angles of one channel are drawn in cyclic colours.
+        encoding: what the phases stand for.
         columns: images in a row, if it should be no square.
     """
     check_drawable(theta.shape[1:])
@@ -71,17 +62,15 @@ def _bytes(theta: Tensor, encoding: Encoding) -> Tensor:
 
 
 def write_grid(path: Path, theta: Tensor, encoding: Encoding, columns: int | None = None) -> None:
-    """Images (B, C, H, W), radians, as one PNG; arguments as of :func:`grid`.
+    """Images (B, C, H, W), radians, as one PNG, magnified if it is small, see :func:`grid`.
 
-    Raises:
-        ValueError: other channels than 1 or 3.
-        OSError: the file cannot be written; an older one is as it was.
+    OSError leaves an older file as it was.
     """
-    _write_png(path, grid(theta, encoding, columns))
+    _write_png(path, _magnified(grid(theta, encoding, columns)))
 
 
 def write_image(path: Path, theta: Tensor, encoding: Encoding) -> None:
-    """One image (C, H, W), radians, as a PNG of its own; raises what :func:`write_grid` raises."""
+    """One image (C, H, W), radians, as a PNG of its own, pixel for pixel."""
     _write_png(path, grid(theta[None], encoding))
 
 
@@ -89,20 +78,18 @@ def write_film(path: Path, frames: Sequence[Tensor], encoding: Encoding) -> None
     """The same images at one time after the other, as a GIF that starts again after a pause.
 
     Args:
-        path: where to.
+        path, encoding: where to, and what the phases stand for; OSError leaves an older file as it was.
         frames: at least one (B, C, H, W), radians; too many for ``FILM_BYTES`` are thinned out, never the last.
-        encoding: what the phases stand for.
-
-    Raises:
-        ValueError: other channels than 1 or 3.
-        OSError: the file cannot be written; an older one is as it was.
     """
-    pictures = [grid(theta, encoding, columns=len(theta)) for theta in frames]
-    larger = max(1, _FILM_SIDE // max(pictures[0].size))
-    pictures = [p.resize((larger * p.width, larger * p.height), Image.Resampling.NEAREST) for p in pictures]
+    pictures = [_magnified(grid(theta, encoding, columns=len(theta))) for theta in frames]
     while len(content := _gif(pictures)) > FILM_BYTES and len(pictures) > 1:
         pictures = pictures[::-2][::-1]  # every second one, counted from the end
     write_atomically(path, content)
+
+
+def _magnified(picture: Image.Image) -> Image.Image:
+    """Every pixel of a small picture as a square of them, so that a screen shows more than a stamp."""
+    return picture.resize([x * math.ceil(_SIDE / max(picture.size)) for x in picture.size], Image.Resampling.NEAREST)
 
 
 def _gif(pictures: Sequence[Image.Image]) -> bytes:

@@ -33,10 +33,8 @@ def line_integral_convolution(
     """
     validate_phases(doubled, "doubled")
     if doubled.ndim != 2 or magnify < 1 or not length > 0:
-        raise ValueError(
-            f"doubled, magnify, length: got shape {tuple(doubled.shape)}, {magnify} and {length}, expected one field "
-            "(H, W) and positive numbers; try doubled[0]"
-        )
+        got, expected = f"shape {tuple(doubled.shape)}, {magnify} and {length}", "one (H, W) and positive numbers"
+        raise ValueError(f"doubled, magnify, length: got {got}, expected {expected}; try doubled[0]")
     rows, columns = (magnify * side for side in doubled.shape)
     noise = uniform(torch.empty(1, 1, rows, columns, dtype=doubled.dtype, device=doubled.device), generator)
     arrows = torch.stack([doubled.cos(), doubled.sin()])[None]  # these can be interpolated, angles cannot

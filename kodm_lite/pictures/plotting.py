@@ -31,6 +31,7 @@ from torch.nn import functional
 from kodm_lite.circular import wrap
 from kodm_lite.encoding import Encoding
 from kodm_lite.pictures.lic import line_integral_convolution
+from kodm_lite.pictures.mosaic import CYCLIC, image_grid
 
 __all__ = [
     "COLOURS",
@@ -50,7 +51,6 @@ __all__ = [
     "use_style",
 ]
 
-CYCLIC = "twilight"
 COLOURS = ("#3b6fb6", "#d1603d", "#2f8f6b", "#8a5aa8", "#b08a2e", "#5f6b7a")
 
 _STYLE: dict[Any, Any] = {
@@ -98,14 +98,11 @@ def show_images(ax: Axes, theta: Tensor, title: str = "", *, encoding: Encoding)
 def show_orientations(ax: Axes, doubled: Tensor, title: str = "", magnify: int = 6) -> AxesImage:
     """A field of doubled angles (H, W) as lines that run along it, coloured by their orientation."""
     lines = line_integral_convolution(_field(doubled), magnify, generator=torch.Generator().manual_seed(0))
-    turns = functional.interpolate(
-        torch.stack([doubled.cos(), doubled.sin()])[None].float(), scale_factor=magnify, mode="bilinear"
-    )[0]
+    arrows = torch.stack([doubled.cos(), doubled.sin()])[None].float()
+    turns = functional.interpolate(arrows, scale_factor=magnify, mode="bilinear")[0]
     colours = colormaps[CYCLIC](torch.atan2(turns[1], turns[0]).numpy() / (2 * math.pi) + 0.5)[..., :3]
-    height, width = doubled.shape
-    picture = ax.imshow(
-        colours * (0.35 + 0.65 * lines.numpy()[..., None]), extent=(-0.5, width - 0.5, height - 0.5, -0.5)
-    )
+    extent = (-0.5, doubled.shape[1] - 0.5, doubled.shape[0] - 0.5, -0.5)
+    picture = ax.imshow(colours * (0.35 + 0.65 * lines.numpy()[..., None]), extent=extent)
     _bare(ax, title)
     return picture
 
@@ -126,22 +123,10 @@ def _field(doubled: Tensor) -> Tensor:
     return doubled.detach().cpu().float()
 
 
-def image_grid(theta: Tensor, columns: int = 8, gap: int = 1) -> Tensor:
-    """A batch of single-channel images (B, 1, H, W) as one big image (rows, columns), black between them."""
-    batch, _, height, width = theta.shape
-    rows = math.ceil(batch / columns)
-    grid = torch.full((rows * (height + gap) - gap, columns * (width + gap) - gap), -0.9 * math.pi, dtype=theta.dtype)
-    for k in range(batch):
-        i, j = (k // columns) * (height + gap), (k % columns) * (width + gap)
-        grid[i : i + height, j : j + width] = theta[k, 0]
-    return grid
-
-
 def phase_axis(axis: Axis) -> None:
     """Ticks at multiples of pi / 2 on a matplotlib axis (``ax.xaxis`` or ``ax.yaxis``)."""
-    axis.set_ticks(
-        [-math.pi, -math.pi / 2, 0, math.pi / 2, math.pi], [r"$-\pi$", r"$-\pi/2$", "0", r"$\pi/2$", r"$\pi$"]
-    )
+    ticks = [k * math.pi / 2 for k in range(-2, 3)]
+    axis.set_ticks(ticks, [r"$-\pi$", r"$-\pi/2$", "0", r"$\pi/2$", r"$\pi$"])
 
 
 def circle(ax: Axes, theta: Tensor, arrow: bool = True, size: float = 18) -> None:
@@ -149,25 +134,12 @@ def circle(ax: Axes, theta: Tensor, arrow: bool = True, size: float = 18) -> Non
     theta = theta.detach().flatten().cpu()
     turn = torch.linspace(0, 2 * math.pi, 181)
     ax.plot(turn.cos(), turn.sin(), color="0.75", linewidth=1, zorder=0)
-    ax.scatter(
-        theta.cos(),
-        theta.sin(),
-        c=wrap(theta),
-        cmap=CYCLIC,
-        vmin=-math.pi,
-        vmax=math.pi,
-        s=size,
-        edgecolors="0.35",
-        linewidths=0.4,
-    )
+    look: dict[str, Any] = {"cmap": CYCLIC, "vmin": -math.pi, "vmax": math.pi, "edgecolors": "0.35"}
+    ax.scatter(theta.cos(), theta.sin(), size, wrap(theta), linewidths=0.4, **look)
     if arrow:
-        x, y = float(theta.cos().mean()), float(theta.sin().mean())
-        ax.annotate(
-            "",
-            (x, y),
-            (0, 0),
-            arrowprops={"arrowstyle": "-|>", "color": COLOURS[1], "linewidth": 2, "shrinkA": 0, "shrinkB": 0},
-        )
+        tip = float(theta.cos().mean()), float(theta.sin().mean())
+        look = {"arrowstyle": "-|>", "color": COLOURS[1], "linewidth": 2, "shrinkA": 0, "shrinkB": 0}
+        ax.annotate("", tip, (0, 0), arrowprops=look)
     ax.set(xlim=(-1.2, 1.2), ylim=(-1.2, 1.2), aspect="equal")
     ax.axis("off")
 
@@ -191,18 +163,10 @@ def phase_wheel(ax: Axes) -> None:
 
 
 class FrameSlider:
-    """Pictures with a slider and a play button, as plain HTML: works in a built page, in Colab and offline.
-
-    Made by :func:`frame_slider`; notebooks display it by themselves.
-    """
+    """Pictures with a slider and a play button, as plain HTML that works offline; made by :func:`frame_slider`."""
 
     def __init__(self, pictures: Sequence[bytes], labels: Sequence[str], alt: str):
         self.pictures, self.labels, self.alt = list(pictures), list(labels), alt
-
-    @property
-    def size(self) -> int:
-        """Bytes of HTML."""
-        return len(self._repr_html_().encode())
 
     def _repr_html_(self) -> str:
         # The script finds its own box by content, the first not yet taken: the same slider may stand on a page twice.
@@ -234,11 +198,10 @@ show();}})();</script>"""
 
 
 def frame_slider(figures: Sequence[Figure], labels: Sequence[str], alt: str, quality: int = 80) -> FrameSlider:
-    """Make a :class:`FrameSlider` of matplotlib figures, and close them.
+    """Make a :class:`FrameSlider` of matplotlib figures of one size, and close them.
 
     Args:
-        figures: one per frame, all of one size.
-        labels: text beside the slider, one per frame, for instance "t = 0.25".
+        figures, labels: one per frame; labels are texts beside the slider, for instance "t = 0.25".
         alt: what the animation shows, for readers who do not see it.
         quality: of the WebP compression, 1 to 100.
 
@@ -246,10 +209,8 @@ def frame_slider(figures: Sequence[Figure], labels: Sequence[str], alt: str, qua
         ValueError: no figures, or another number of labels.
     """
     if not figures or len(figures) != len(labels):
-        raise ValueError(
-            f"figures, labels: got {len(figures)} and {len(labels)}, expected the same number, at least 1; "
-            "try one label per figure"
-        )
+        got = f"{len(figures)} and {len(labels)}"
+        raise ValueError(f"figures, labels: got {got}, expected the same number, at least 1; try one label per figure")
     pictures = []
     for figure in figures:
         buffer = io.BytesIO()

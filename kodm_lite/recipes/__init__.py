@@ -4,17 +4,18 @@ A recipe is a dataclass, and each of its fields an option of ``kodm-lite train``
 """
 
 from kodm_lite.recipes.base import Prepared, Recipe, prepare, train
-from kodm_lite.recipes.by_name import RECIPES, recipe_of
-from kodm_lite.recipes.images import (
+from kodm_lite.recipes.data_sets import (
+    RECIPES,
     DigitsRecipe,
     FingerprintRecipe,
     FolderRecipe,
-    ImageRecipe,
     PublishedRecipe,
+    Sources,
     TerrainRecipe,
     TextureRecipe,
-    recommended_options,
+    recipe_of,
 )
+from kodm_lite.recipes.images import ImageRecipe, recommended_options
 from kodm_lite.recipes.sphere import SphereRecipe, sphere_spectrum
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "Prepared",
     "PublishedRecipe",
     "Recipe",
+    "Sources",
     "SphereRecipe",
     "TerrainRecipe",
     "TextureRecipe",

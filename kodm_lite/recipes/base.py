@@ -15,7 +15,7 @@ from kodm_lite import checkpoints
 from kodm_lite.data import PhaseData
 from kodm_lite.files import place
 from kodm_lite.kinds import Process
-from kodm_lite.objectives import Objective
+from kodm_lite.losses import Objective
 from kodm_lite.training import TrainingOptions, fit
 
 __all__ = ["Prepared", "Recipe", "prepare", "train"]
@@ -68,12 +68,8 @@ class Recipe(ABC):
 
     def facts(self, data: PhaseData) -> dict[str, Any]:
         """What the card of the model tells of its recipe."""
-        return {
-            "name": self.folder.name,
-            "start": "random weights",
-            "seed": self.training.seed,
-            "cores": os.cpu_count(),
-        }
+        own = {"name": self.folder.name, "start": "random weights"}
+        return {**own, "seed": self.training.seed, "cores": os.cpu_count()}
 
 
 class Prepared(NamedTuple):
@@ -129,15 +125,6 @@ def train(prepared: Prepared, progress: bool = True) -> None:
         FloatingPointError, OSError: see :func:`kodm_lite.training.fit`.
     """
     recipe, network, process, data, validation = prepared
-    fit(
-        network,
-        process,
-        data,
-        recipe.training,
-        objective=recipe.objective,
-        validation=validation,
-        out=recipe.folder,
-        resume=recipe.resume,
-        facts=recipe.facts(data),
-        progress=progress,
-    )
+    keep: dict[str, Any] = {"out": recipe.folder, "resume": recipe.resume, "facts": recipe.facts(data)}
+    how: dict[str, Any] = {"objective": recipe.objective, "validation": validation, "progress": progress}
+    fit(network, process, data, recipe.training, **how, **keep)

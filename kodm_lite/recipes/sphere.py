@@ -1,4 +1,7 @@
-"""Training on fields on the sphere.  Book: The sphere."""
+"""Training on fields on the sphere, whose modules are loaded where they are needed, for they take a moment.
+
+Book: The sphere.
+"""
 
 from __future__ import annotations
 
@@ -14,17 +17,9 @@ from kodm_lite.encoding import Numbers
 from kodm_lite.euclidean import VariancePreserving
 from kodm_lite.kinds import Process
 from kodm_lite.recipes.base import Recipe
-from kodm_lite.sphere import (
-    IsotropicNoise,
-    PixelNoise,
-    SphericalNet,
-    SphericalTransform,
-    lognormal_fields,
-    make_grid,
-    power_spectrum,
-)
 from kodm_lite.training import TrainingOptions
 from kodm_lite.training.loop import objective_of
+from kodm_lite.validation import check_count
 
 __all__ = ["SphereRecipe", "sphere_spectrum"]
 
@@ -59,9 +54,10 @@ class SphereRecipe(Recipe):
         return f"sphere-{self.L}{'-pixel' if self.noise == 'pixel' else ''}"
 
     def check(self) -> None:
-        for name, number in {"L": self.L, "fields": self.fields}.items():
-            if number < 1:
-                raise ValueError(f"{name}: got {number}, expected at least 1; try leaving the option out")
+        from kodm_lite.sphere import IsotropicNoise
+
+        check_count("L", self.L)
+        check_count("fields", self.fields)
         objective_of(VariancePreserving(IsotropicNoise(self.L)), self.training.objective)
         if self.training.sample_every:
             raise ValueError("sample_every: got a number, expected 0, as there are no pictures of these samples")
@@ -71,6 +67,15 @@ class SphereRecipe(Recipe):
         return self._fields(self.fields, 1), self._fields(1024, 99)
 
     def build(self, data: PhaseData) -> tuple[nn.Module, Process]:
+        from kodm_lite.sphere import (
+            IsotropicNoise,
+            PixelNoise,
+            SphericalNet,
+            SphericalTransform,
+            make_grid,
+            power_spectrum,
+        )
+
         noise: IsotropicNoise | PixelNoise = IsotropicNoise(self.L)
         if self.noise == "pixel":
             noise = PixelNoise(SphericalTransform(make_grid("gauss", self.L), torch.float32))
@@ -78,14 +83,11 @@ class SphereRecipe(Recipe):
         return SphericalNet(process, power_spectrum(data.theta).mean(0), self.channels, self.blocks), process
 
     def _fields(self, n: int, seed: int) -> PhaseData:
-        return PhaseData(
-            lognormal_fields(sphere_spectrum(self.L), n, torch.Generator().manual_seed(seed)).float(),
-            None,
-            (),
-            Numbers(),
-            f"{n} lognormal random fields of band limit {self.L}, made by kodm_lite",
-            "none needed: the data are random numbers",
-        )
+        from kodm_lite.sphere import lognormal_fields
+
+        fields = lognormal_fields(sphere_spectrum(self.L), n, torch.Generator().manual_seed(seed)).float()
+        source = f"{n} lognormal random fields of band limit {self.L}, made by kodm_lite"
+        return PhaseData(fields, None, (), Numbers(), source, "none needed: the data are random numbers")
 
 
 def sphere_spectrum(L: int) -> torch.Tensor:

@@ -22,13 +22,13 @@ from kodm_lite.files import write_atomically
 from kodm_lite.metrics import evaluate
 from kodm_lite.model import Model
 from kodm_lite.pictures.files import write_grid
+from kodm_lite.process import KuramotoProcess
 from kodm_lite.recipes import ImageRecipe, prepare, train
 from kodm_lite.reproduce.methods import METHODS, Method
 
 __all__ = ["Cell", "Plan", "run"]
 
 FEWEST = 20  # images of a set that can be measured
-COMPARED = 4096  # training images among which copies are looked for
 SHOWN = 8  # samples on the picture of a cell
 
 
@@ -130,9 +130,14 @@ def _check(plan: Plan) -> None:
         raise ValueError("data: got none, expected the name of a data set; try textures-32")
     if plan.images < FEWEST:
         raise ValueError(f"images: got {plan.images}, expected at least {FEWEST}")
-    needed = max(METHODS[name].evaluations for name in plan.methods)
-    if min(plan.budgets, default=0) < needed:
+    fewest, needed = min(plan.budgets, default=0), max(METHODS[name].evaluations for name in plan.methods)
+    if fewest < needed:
         raise ValueError(f"budgets: got {plan.budgets}, expected numbers from {needed}, for one step of every method")
+    if any(METHODS[name].own_steps for name in plan.methods):
+        try:
+            KuramotoProcess().check_steps(fewest)
+        except ValueError as error:
+            raise ValueError(f"budgets: got {fewest}, which are the published methods' {error}") from error
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -147,11 +152,11 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 class _Images:
-    """Images to learn from, to compare with (twice as many as samples, where there are), and to look for copies in."""
+    """Images to learn from, among which copies are looked for, and to compare with, twice as many as samples if so."""
 
     def __init__(self, recipe: ImageRecipe, images: int):
         self.data, self.validation = recipe.data()
-        self.real, self.seen = recipe.images("test", 2 * images), recipe.images("train", COMPARED)
+        self.real = recipe.images("test", 2 * images)
         if len(self.real) < 2 * FEWEST:
             raise ValueError(f"data: got {len(self.real)} images to compare with, expected at least {2 * FEWEST}")
 
@@ -161,7 +166,7 @@ def _measure(plan: Plan, cell: Cell, images: _Images, progress: bool) -> dict[st
     model = checkpoints.load(_trained(plan, cell, method, images, progress), _device())
     samples = _samples(method, model, cell, plan)
     write_grid(plan.folder / "cells" / f"{cell.name}.png", samples[:SHOWN], model.encoding, columns=SHOWN)
-    found = evaluate(samples, images.real, images.seen, seed=cell.seed)
+    found = evaluate(samples, images.real, images.data, seed=cell.seed)
     return {"evaluation": found.to_dict(), "title": method.title, "minutes": model.card.get("minutes")}
 
 

@@ -115,13 +115,8 @@ def figure(lines: list[dict[str, Any]]) -> Figure:
             points = sorted((x for x in own if x["title"] == title), key=lambda x: x["budget"])
             if points:
                 values = [[point[key] for point in points] for key in ("budget", "value", "error")]
-                style = {
-                    "color": plt.get_cmap("tab10")(k % 10),
-                    "marker": "osD^vPX<>"[k % 9],
-                    "markersize": 4,
-                    "capsize": 2,
-                }
-                handles[title] = ax.errorbar(values[0], values[1], yerr=values[2], **style)
+                style: dict[str, Any] = {"color": plt.get_cmap("tab10")(k % 10), "marker": "osD^vPX<>"[k % 9]}
+                handles[title] = ax.errorbar(*values[:2], yerr=values[2], markersize=4, capsize=2, **style)
         handles["floor"] = ax.axhline(statistics.fmean(x["floor"] for x in own), color="0.5", linestyle=":")
         ax.set(title=data, xlabel="network evaluations", xscale="log", yscale="log")
         ax.set_xticks(budgets, [str(budget) for budget in budgets])

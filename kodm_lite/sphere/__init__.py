@@ -2,7 +2,7 @@
 
 from kodm_lite.sphere.coupling import SphericalCoupling, cap_kernel, heat_kernel
 from kodm_lite.sphere.files import from_xarray, to_xarray
-from kodm_lite.sphere.grids import SphereGrid, healpix_points, icosahedron_points, make_grid
+from kodm_lite.sphere.grids import SphereGrid, icosahedron_points, make_grid
 from kodm_lite.sphere.harmonics import degree_order, power_spectrum, real_harmonics
 from kodm_lite.sphere.latlon import LatLonGrid
 from kodm_lite.sphere.losses import pixel_score_matching, spectral_score_matching
@@ -26,7 +26,6 @@ __all__ = [
     "degree_order",
     "from_xarray",
     "gaussian_fields",
-    "healpix_points",
     "heat_kernel",
     "icosahedron_points",
     "lognormal_fields",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from numbers import Real
 from typing import Any, Literal
 
 import numpy as np
@@ -13,29 +12,22 @@ import torch
 from torch import Tensor
 
 from kodm_lite.sphere.harmonics import legendre
-from kodm_lite.sphere.inputs import told
 from kodm_lite.sphere.transform import OnDevices, SphericalTransform
+from kodm_lite.validation import check_number, told
 
 __all__ = ["SphericalCoupling", "ZonalKernel", "cap_kernel", "heat_kernel"]
 
 
 @dataclass(frozen=True)
 class ZonalKernel:
-    """A weight as a function of angular distance, made by :func:`cap_kernel` and :func:`heat_kernel`.
-
-    Args:
-        kind: "cap" or "heat".
-        radius: its width, radians.
-    """
+    """A weight as a function of angular distance, of width ``radius``, radians: "cap" or "heat"."""
 
     kind: Literal["cap", "heat"]
     radius: float
 
     def __post_init__(self) -> None:
-        if isinstance(self.radius, bool) or not isinstance(self.radius, Real) or not 0 < self.radius <= math.pi:
-            raise ValueError(
-                f"radius: got {self.radius!r}, expected an angle in (0, pi], radians; try math.radians(radius)"
-            )
+        what = "an angle in radians"
+        check_number("radius", self.radius, 0, math.pi, "math.radians(radius)", open_low=True, what=what)
 
     def __call__(self, gamma: Tensor) -> Tensor:
         """The weight at angular distances gamma in [0, pi], radians; same shape."""
@@ -45,11 +37,7 @@ class ZonalKernel:
 
 
 def cap_kernel(radius: float) -> ZonalKernel:
-    """All within a distance alike, smoothly cut off at its edge.
-
-    Args:
-        radius: angular distance at which the weight has fallen to a half, radians.
-    """
+    """All within a distance alike, smoothly cut off: the weight has fallen to a half at ``radius``, radians."""
     return ZonalKernel("cap", radius)
 
 
@@ -68,23 +56,15 @@ class SphericalCoupling(OnDevices):
     Args:
         transform: the transform of the grid.
         kernel: weight as a function of angular distance gamma in [0, pi], for instance :func:`cap_kernel`; it is
-            divided by its integral.  Only its factors are kept, so that a function of one's own can be stored, too.
-
-    Attributes:
-        factors: by how much each degree is multiplied (L,), float64; the first is 1.
-
-    Raises:
-        ValueError: a kernel whose integral is not positive.
+            divided by its integral, which must be positive, else ValueError.  Only its ``factors`` are kept, by which
+            each degree is multiplied (L,), float64; so a function of one's own can be stored, too.
     """
 
     kind = "spherical"
 
     def __init__(self, transform: SphericalTransform, kernel: Callable[[Tensor], Tensor]):
         if not isinstance(transform, SphericalTransform):
-            raise ValueError(
-                f"transform: got {told(transform)}, expected the transform of a grid; try "
-                "SphericalTransform(make_grid('gauss', 16))"
-            )
+            raise ValueError(f"transform: got {told(transform)}, expected a SphericalTransform; try one of make_grid")
         if not callable(kernel):
             raise ValueError(f"kernel: got {kernel!r}, expected a function of the distance; try cap_kernel(0.5)")
         self.transform = transform
@@ -95,18 +75,12 @@ class SphericalCoupling(OnDevices):
         values = values.double() * weights
         integral = float(values.sum())
         if not (math.isfinite(integral) and integral > 0):
-            raise ValueError(
-                f"kernel: got a kernel with integral {2 * math.pi * integral:g}, expected a positive one; try "
-                "cap_kernel(0.5)"
-            )
+            raise ValueError(f"kernel: got a kernel with integral {integral:g}, expected above 0; try cap_kernel(0.5)")
         zonal = legendre_polynomials(transform.L, nodes)
         self.factors = ((zonal @ values) / integral).to(transform.ring_weights.device)
 
     def average(self, x: Tensor) -> Tensor:
-        """Weighted mean over the neighbourhood of every point; real or complex (..., nlat, nlon), same shape.
-
-        Means of whole numbers and of truth values have the dtype of the transform.
-        """
+        """Weighted mean over the neighbourhood of every point (..., nlat, nlon), real or complex, same shape."""
         if not isinstance(x, Tensor):
             raise ValueError(f"x: got {told(x)}, expected a tensor (..., nlat, nlon); try torch.as_tensor(x)")
         if x.is_complex():
@@ -126,9 +100,7 @@ class SphericalCoupling(OnDevices):
         """The factor of every coefficient (L^2,): what the average multiplies each harmonic by."""
         rows, columns = self.transform.grid.shape
         if not isinstance(shape, Sequence) or tuple(shape[-2:]) != (rows, columns):
-            raise ValueError(
-                f"shape: got {shape}, expected (..., {rows}, {columns}), that of the grid; try (1, {rows}, {columns})"
-            )
+            raise ValueError(f"shape: got {shape}, expected (..., {rows}, {columns}); try (1, {rows}, {columns})")
         return self.factors[self.transform.degree].float()
 
     def to_dict(self) -> dict[str, Any]:
@@ -137,21 +109,15 @@ class SphericalCoupling(OnDevices):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SphericalCoupling:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: missing or unknown entries, factors that belong to no kernel.
-        """
+        """Inverse of :meth:`to_dict`; ValueError for other entries, and for factors that belong to no kernel."""
         if not isinstance(data, dict) or set(data) - {"kind"} != {"transform", "factors"}:
             raise ValueError(f"coupling: got {data!r}, expected transform and factors; try coupling.to_dict()")
         transform, factors = SphericalTransform.from_dict(data["transform"]), data["factors"]
         fine = isinstance(factors, list) and all(type(x) in (int, float) and math.isfinite(x) for x in factors)
         fine = fine and len(factors) == transform.L and abs(factors[0] - 1) < 1e-6
         if not fine or data.get("kind", cls.kind) != cls.kind:
-            raise ValueError(
-                f"coupling: got {data!r:.200}, expected kind {cls.kind!r} and {transform.L} finite factors, the first "
-                "of them 1; try coupling.to_dict()"
-            )
+            expected = f"kind {cls.kind!r} and {transform.L} finite factors, the first 1"
+            raise ValueError(f"coupling: got {data!r:.200}, expected {expected}; try coupling.to_dict()")
         coupling = cls.__new__(cls)
         coupling.transform, coupling.factors = transform, torch.tensor(factors, dtype=torch.float64)
         return coupling

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from torch import Tensor
 
-from kodm_lite.sphere.inputs import told
 from kodm_lite.sphere.latlon import LatLonGrid
+from kodm_lite.validation import told
 
 if TYPE_CHECKING:
     import xarray
@@ -31,13 +31,12 @@ def from_xarray(array: xarray.DataArray, L: int | None = None) -> tuple[Tensor, 
     """Coefficients of a DataArray, read for instance from NetCDF, and its grid; needs ``kodm-lite[netcdf]``.
 
     Args:
-        array: with coordinates in degrees that are named latitude (lat) and longitude (lon), or have that standard
-            name, or units such as degrees_north and degrees_east.  Other dimensions come first.
+        array: with coordinates in degrees named latitude (lat) and longitude (lon), or with that standard name, or
+            units such as degrees_north and degrees_east.  Other dimensions come first.
         L: band limit; by default the largest that the grid allows.
 
     Raises:
-        ValueError: no DataArray; raw numbers of a file, dates, truth values; no such coordinates, or what
-            :class:`LatLonGrid` refuses.
+        ValueError: raw numbers of a file, dates, truth values; no coordinates, or such as :class:`LatLonGrid` refuses.
     """
     array, names = _ordered(array)
     grid = LatLonGrid(array[names[0]].values, array[names[1]].values, L)
@@ -67,19 +66,15 @@ def to_xarray(
         like, names = _ordered(like)
         same = [np.array_equal(like[k].values, x) for k, x in zip(names, (grid.latitude, grid.longitude), strict=True)]
         if like.shape != values.shape or not all(same):
-            raise ValueError(
-                f"like: got shape {like.shape}, expected {tuple(values.shape)} with the coordinates of the grid; try "
-                "the array that the coefficients are from"
-            )
+            expected = f"{tuple(values.shape)} with the coordinates of the grid"
+            raise ValueError(f"like: got shape {like.shape}, expected {expected}; try the array that c is from")
         name = name or (None if like.name is None else str(like.name)) or "field"
         return xarray.DataArray(values.numpy(), coords=like.coords, dims=like.dims, name=name, attrs=like.attrs)
     if values.ndim not in (2, 3):
         raise ValueError(f"c: got shape {tuple(c.shape)}, expected (L^2,) or (n, L^2); try c.flatten(0, -2)")
     dims = ("sample", "latitude", "longitude")[3 - values.ndim :]
-    coordinates = {
-        "latitude": ("latitude", grid.latitude, {"standard_name": "latitude", "units": "degrees_north"}),
-        "longitude": ("longitude", grid.longitude, {"standard_name": "longitude", "units": "degrees_east"}),
-    }
+    pairs = (("latitude", grid.latitude, "degrees_north"), ("longitude", grid.longitude, "degrees_east"))
+    coordinates = {key: (key, x, {"standard_name": key, "units": units}) for key, x, units in pairs}
     return xarray.DataArray(values.numpy(), dims=dims, coords=coordinates, name=name or "field")
 
 
@@ -88,17 +83,13 @@ def _ordered(array: Any) -> tuple[xarray.DataArray, list[str]]:
     import xarray
 
     if not isinstance(array, xarray.DataArray):
-        raise ValueError(
-            f"array: got {told(array)}, expected a DataArray with coordinates; try one variable, dataset[name]"
-        )
+        raise ValueError(f"array: got {told(array)}, expected a DataArray with coordinates; try dataset[name]")
     _check_values(array)
     found = [_coordinate(array, kind) for kind in _SHORT]
     lines = [coordinate.dims[0] for coordinate in found]
     if lines[0] == lines[1]:
-        raise ValueError(
-            f"array: got points along one dimension, {lines[0]!r}, expected a grid of latitudes and longitudes; try "
-            "kodm_lite.sphere.point_transform for the points, or interpolating them to such a grid"
-        )
+        hint = "kodm_lite.sphere.point_transform, or interpolating to a grid"
+        raise ValueError(f"array: got points along {lines[0]!r} alone, expected a grid; try {hint}")
     names = [str(coordinate.name) for coordinate in found]
     array = array.swap_dims({line: name for line, name in zip(lines, names, strict=True) if line != name})
     return array.transpose(..., *names).sortby(names[1]), names
@@ -109,11 +100,8 @@ def _check_values(array: xarray.DataArray) -> None:
     _refuse_packed(array, "array")
     kind, units = array.dtype.kind, str(array.attrs.get("units", ""))
     if kind in "mMOSU" or " since " in units:
-        got = f"{array.dtype} values" if kind in "mMOSU" else f"units {units!r}"
-        raise ValueError(
-            f"array: got {got}, expected a field of real numbers, no dates or words; try numbers such as "
-            "(array - array.min()) / np.timedelta64(1, 'h')"
-        )
+        got, hint = f"{array.dtype} values, units {units!r}", "(array - array.min()) / np.timedelta64(1, 'h')"
+        raise ValueError(f"array: got {got}, expected real numbers, no dates or words; try {hint}")
     if kind == "b":
         raise ValueError("array: got truth values, expected a field of real numbers; try array.astype(float)")
     if kind in "iuf" and array.size and float(np.nanmax(np.abs(array.values), initial=0)) > 1e30:
@@ -121,12 +109,9 @@ def _check_values(array: xarray.DataArray) -> None:
 
 
 def _refuse_packed(array: xarray.DataArray, name: str) -> None:
-    left = [f"{key} = {array.attrs[key]}" for key in _PACKED if key in array.attrs]
+    left = ", ".join(f"{key} = {array.attrs[key]}" for key in _PACKED if key in array.attrs)
     if left:
-        raise ValueError(
-            f"{name}: got raw numbers of a file, whose attributes still have {', '.join(left)}, expected values; "
-            "try xr.decode_cf(dataset), or opening the file without mask_and_scale=False"
-        )
+        raise ValueError(f"{name}: got raw numbers of a file with {left}, expected values; try xr.decode_cf(dataset)")
 
 
 def _coordinate(array: xarray.DataArray, kind: str) -> xarray.DataArray:
@@ -134,18 +119,14 @@ def _coordinate(array: xarray.DataArray, kind: str) -> xarray.DataArray:
     known = [x for name in array.dims if _is(x := array[name], kind)]
     known = known or [x for x in array.coords.values() if _is(x, kind)]
     if not known:
-        raise ValueError(
-            f"array: got dimensions {array.dims}, expected one of them to be {kind} or {_SHORT[kind]}; try "
-            f"array.rename(name={kind!r})"
-        )
+        expected = f"one of them to be {kind} or {_SHORT[kind]}"
+        raise ValueError(f"array: got dimensions {array.dims}, expected {expected}; try array.rename(name={kind!r})")
     if len(known) > 1:
-        raise ValueError(
-            f"array: got {' and '.join(repr(x.name) for x in known)}, expected one {kind}; try array.drop_vars or .isel"
-        )
+        names = " and ".join(repr(x.name) for x in known)
+        raise ValueError(f"array: got {names}, expected one {kind}; try array.drop_vars or .isel")
     (x,) = known
     if x.ndim != 1:
-        advice = f"interpolating to a grid of one {kind} a {'row' if kind == 'latitude' else 'column'} first, by xesmf"
-        advice = advice if x.ndim else f"the array before .sel or .isel took one {kind}"
+        advice = "interpolating to a grid first, by xesmf" if x.ndim else f"the array before .sel took one {kind}"
         raise ValueError(f"{kind}: got {x.ndim} dimensions {x.dims}, expected one; try {advice}")
     if x.name not in array.coords:
         raise ValueError(f"array: got no values of {x.name}, expected degrees; try array.assign_coords({x.name}=...)")
@@ -163,13 +144,10 @@ def _check_coordinate(x: xarray.DataArray, kind: str) -> None:
     _refuse_packed(x, kind)
     units, standard = (str(x.attrs.get(key, "")).lower().strip() for key in ("units", "standard_name"))
     if units not in _UNITS[kind] | _ANY_DEGREES:
-        radians = f"np.rad2deg({x.name}) with array.assign_coords, and units of degrees"
-        hint = radians if "rad" in units else f"interpolating to latitudes and longitudes, or the right {kind}"
+        other = f"interpolating to latitudes and longitudes, or the right {kind}"
+        hint = f"np.rad2deg({x.name}), with units of degrees" if "rad" in units else other
         raise ValueError(f"{kind}: got units {units!r} of {x.name}, expected degrees; try {hint}")
     if standard not in ("", kind, _SHORT[kind]):
-        raise ValueError(
-            f"{kind}: got {x.name} with standard_name {standard!r}, expected {kind!r}; try interpolating to a grid of "
-            "latitudes and longitudes first"
-        )
+        raise ValueError(f"{kind}: got {x.name} with standard_name {standard!r}, expected {kind!r}; try interpolating")
     if x.dtype.kind not in "iuf":
         raise ValueError(f"{kind}: got {x.dtype} values of {x.name}, expected degrees; try array.assign_coords")

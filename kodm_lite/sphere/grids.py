@@ -1,4 +1,4 @@
-"""Grids of rings on the sphere, with quadrature exact for products of two fields; and sets of equal areas.
+"""Grids of rings on the sphere, with quadrature exact for products of two fields.
 
 A transform is exact, that is analysis after synthesis is the identity, if the grid integrates all products of two
 fields of band limit L, hence degree 2L - 2, without error.  Book: The sphere.
@@ -17,20 +17,14 @@ from torch import Tensor
 
 from kodm_lite.validation import check_choice, check_count
 
-__all__ = ["GridKind", "SphereGrid", "healpix_points", "icosahedron_points", "make_grid"]
+__all__ = ["GridKind", "SphereGrid", "icosahedron_points", "make_grid"]
 
 GridKind = Literal["gauss", "equiangular", "clenshaw"]
 
 
 @dataclass(frozen=True)
 class SphereGrid:
-    """Rings of equally spaced points, from north to south; made by :func:`make_grid`.
-
-    Args:
-        kind: which rings.
-        L: band limit that it is exact for.
-        nlat, nlon: number of rings, and points of a ring.
-    """
+    """Rings of equally spaced points, from north to south, exact for band limit L; made by :func:`make_grid`."""
 
     kind: GridKind
     L: int
@@ -87,14 +81,10 @@ def make_grid(kind: GridKind, L: int, nlat: int | None = None, nlon: int | None 
     nlat = least + (kind == "equiangular") if nlat is None else check_count("nlat", nlat)
     nlon = 2 * L if nlon is None else check_count("nlon", nlon)
     if nlat < least:
-        raise ValueError(
-            f"nlat: got {nlat} {kind} rings, expected at least {least} to integrate products of fields with L = {L} "
-            f"exactly; try L = {nlat if kind == 'gauss' else (nlat + 1) // 2}"
-        )
+        most = nlat if kind == "gauss" else (nlat + 1) // 2
+        raise ValueError(f"nlat: got {nlat}, expected at least {least} {kind} rings for L = {L}; try L = {most}")
     if nlon < 2 * L - 1:
-        raise ValueError(
-            f"nlon: got {nlon}, expected at least 2L - 1 = {2 * L - 1} longitudes; try L = {max(1, (nlon + 1) // 2)}"
-        )
+        raise ValueError(f"nlon: got {nlon}, expected at least 2L - 1 = {2 * L - 1}; try L = {max(1, (nlon + 1) // 2)}")
     return SphereGrid(kind, L, nlat, nlon)
 
 
@@ -129,22 +119,3 @@ def icosahedron_points() -> tuple[Tensor, Tensor]:
     theta = torch.tensor([0.0, *[ring] * 5, *[math.pi - ring] * 5, math.pi], dtype=torch.float64)
     phi = [0.0, *(k * fifth for k in range(5)), *((k + 0.5) * fifth for k in range(5)), 0.0]
     return theta, torch.tensor(phi, dtype=torch.float64)
-
-
-def healpix_points(nside: int) -> tuple[Tensor, Tensor]:
-    """Centres of the 12 nside^2 pixels of HEALPix, all of the same area, ring by ring from the north.
-
-    Transforms with equal weights are approximate there: keep L <= 2 nside.
-
-    Source: Gorski et al. 2005, equations 4 to 9.
-    """
-    nside = check_count("nside", nside)
-    ring = torch.arange(1, 4 * nside)
-    polar = torch.minimum(ring, 4 * nside - ring)  # rings of the caps have 4, 8, ... points, all others 4 nside
-    count, cap = 4 * polar.clamp(max=nside), polar < nside
-    cap_z = (1 - polar.double() ** 2 / (3 * nside**2)) * torch.sign(2 * nside - ring)
-    z = torch.where(cap, cap_z, 4 / 3 - 2 * ring.double() / (3 * nside))
-    shift = torch.where(cap, 0.5, 0.5 * ((ring - nside + 1) % 2))
-    place = torch.arange(12 * nside**2) - torch.repeat_interleave(count.cumsum(0) - count, count)
-    of_ring = torch.repeat_interleave(torch.arange(len(ring)), count)
-    return z.acos()[of_ring], (place + shift.double()[of_ring]) * (2 * math.pi) / count[of_ring]

@@ -47,14 +47,8 @@ def power_spectrum(c: Tensor) -> Tensor:
 def legendre(L: int, theta: Tensor) -> Tensor:
     r"""The colatitude part of all harmonics with m >= 0, Y_lm = P_lm(theta) exp(i m phi), in float64.
 
-    By the recursion in l from the sectoral :math:`P_{mm} \propto \sin^m\theta`, which is stable.
-
-    Args:
-        L: band limit.
-        theta: colatitudes (P,) in [0, pi], radians.
-
-    Returns:
-        (L, L, P), [m, l, point], zero for l < m.
+    By the recursion in l from the sectoral :math:`P_{mm} \propto \sin^m\theta`, which is stable.  Colatitudes (P,) in
+    [0, pi], radians, make (L, L, P), [m, l, point], zero for l < m.
     """
     x, sine = theta.double().cos(), theta.double().sin()
     table = torch.zeros(L, L, len(theta), dtype=torch.float64, device=theta.device)
@@ -71,15 +65,8 @@ def legendre(L: int, theta: Tensor) -> Tensor:
 def real_harmonics(L: int, theta: Tensor, phi: Tensor) -> Tensor:
     """The orthonormal real basis R_j at points: R_l0 = Y_l0, R_lm = sqrt(2) Re Y_lm, R_{l,-m} = -sqrt(2) Im Y_lm.
 
-    Args:
-        L: band limit.
-        theta, phi: colatitudes in [0, pi] and longitudes (P,), radians.
-
-    Returns:
-        (P, L^2), float64: a field with coefficients c is ``real_harmonics(L, theta, phi) @ c`` there.
-
-    Raises:
-        ValueError: points that are none, for instance in degrees.
+    Of points (P,), radians, colatitudes in [0, pi] and longitudes, else ValueError, it makes (P, L^2), float64: a field
+    with coefficients c is ``real_harmonics(L, theta, phi) @ c`` there.
     """
     L = check_count("L", L)
     check_points(theta, phi)

@@ -16,9 +16,9 @@ import torch
 from torch import Tensor
 
 from kodm_lite.sphere.harmonics import legendre
-from kodm_lite.sphere.inputs import band_limit, told
+from kodm_lite.sphere.inputs import band_limit
 from kodm_lite.sphere.transform import Packing
-from kodm_lite.validation import check_count
+from kodm_lite.validation import check_count, told
 
 __all__ = ["LatLonGrid"]
 
@@ -36,14 +36,12 @@ class LatLonGrid:
 
     Attributes:
         amplification: largest factor by which least squares can enlarge errors of the data, and what in them is finer
-            than L, in root mean square over the sphere: 1 at best, hardly more than 2 on grids of the whole sphere.
+            than L, in root mean square over the sphere: 1 at best, hardly more than 2 on grids of the whole sphere; a
+            warning above 3, as where the poles are cut off.
 
     Raises:
         ValueError: latitudes that turn back or are in radians; longitudes that leave a gap, overlap, or do not rise;
             an L that needs more of them, or makes the amplification larger than 10.
-
-    Warns:
-        UserWarning: an amplification of more than 3, as where the poles are cut off.
     """
 
     def __init__(self, latitude: Any, longitude: Any, L: int | None = None):
@@ -62,37 +60,28 @@ class LatLonGrid:
         self.amplification = _amplification(self._table * root) if self.L <= most else math.inf
         gap = float(np.abs(np.diff(np.concatenate([[90.0], np.sort(self.latitude)[::-1], [-90.0]]))).max())
         if self.amplification > _WORST:
-            limit = self._largest(most, root, _WORST)
+            limit, there = self._largest(most, root, _WORST), f"{len(self.latitude)} x {len(around)} points"
             raise ValueError(
-                f"L: got {self.L}, expected at most {limit} for {len(around)} longitudes and {len(self.latitude)} "
-                f"latitudes with a gap of {gap:.3g} degrees, or errors grow by more than {_WORST:g}; try L={limit}"
+                f"L: got {self.L}, expected at most {limit} for {there} with a gap of {gap:.3g} degrees; try L={limit}"
             )
         if self.amplification > _NOTABLE:
             limit = self._largest(most, root, _NOTABLE)
             warnings.warn(
-                f"L: at {self.L} errors of the data, and what in them is finer than L, can grow by a factor "
-                f"{self.amplification:.2g}, as the latitudes leave a gap of {gap:.3g} degrees; try L={limit}",
+                f"L: at {self.L} errors of the data can grow by a factor {self.amplification:.2g}, as latitudes leave "
+                f"a gap of {gap:.3g} degrees; try L={limit}",
                 stacklevel=2,
             )
         self._inverse = _least_squares(self._table * root) * root
         self._packing = Packing(self.L, torch.float64)
 
     def analysis(self, field: Any) -> Tensor:
-        """Coefficients (..., L^2), float64 on the CPU, of a field (..., nlat, nlon): a tensor, an array, a list.
-
-        Raises:
-            ValueError: another shape, what are no real numbers, or NaN, for instance of a land mask.
-        """
+        """Coefficients (..., L^2), float64 on the CPU, of a real field (..., nlat, nlon): a tensor or array."""
         x = field if isinstance(field, Tensor) else _tensor(field)
         rows, columns = len(self.latitude), len(self.longitude)
         if x.is_complex() or x.dtype == torch.bool or tuple(x.shape[-2:]) != (rows, columns):
-            raise ValueError(
-                f"field: got {told(x)}, expected real (..., {rows}, {columns}), with latitudes before longitudes; try "
-                "numbers on this grid"
-            )
+            raise ValueError(f"field: got {told(x)}, expected real (..., {rows}, {columns}); try numbers on this grid")
         x = x.cpu().double()
-        missing = int((~torch.isfinite(x)).sum())
-        if missing:
+        if missing := int((~torch.isfinite(x)).sum()):
             raise ValueError(f"field: got {missing} values NaN or infinite, expected none; try filling the gaps first")
         if self.repeated:
             x = x[..., :-1]
@@ -109,9 +98,8 @@ class LatLonGrid:
         rings = torch.einsum("...pml,mli->...pim", self._packing.planes(c.cpu().double()), self._table)
         m = torch.arange(self.L, dtype=torch.float64)[:, None]
         both = torch.where(m == 0, 1.0, 2.0)  # m and -m
-        field = rings[..., 0, :, :] @ (both * (m * self.phi).cos()) - rings[..., 1, :, :] @ (
-            both * (m * self.phi).sin()
-        )
+        cosines, sines = both * (m * self.phi).cos(), both * (m * self.phi).sin()
+        field = rings[..., 0, :, :] @ cosines - rings[..., 1, :, :] @ sines
         return torch.cat([field, field[..., :1]], -1) if self.repeated else field
 
     def _largest(self, most: int, root: Tensor, worst: float) -> int:
@@ -130,19 +118,14 @@ def _vector(values: Any, name: str) -> np.ndarray:
     except ValueError:  # lists of different lengths
         vector = np.asarray(None)
     if vector.dtype.kind not in "iuf":
-        raise ValueError(
-            f"{name}: got {vector.dtype} values, expected numbers in degrees (n,); try np.arange(0, 360, 5)"
-        )
+        raise ValueError(f"{name}: got {vector.dtype} values, expected degrees (n,), numbers; try np.arange(0, 360, 5)")
     if vector.ndim != 1 or not len(vector) or not np.isfinite(vector).all():
         raise ValueError(f"{name}: got shape {vector.shape}, expected finite degrees (n,); try np.unique({name})")
     vector = vector.astype(float)
     ordered = np.sort(vector)
     twice = ordered[1:][np.diff(ordered) == 0]
     if len(twice):
-        raise ValueError(
-            f"{name}: got {twice[0]:g} twice, expected each once; try array.drop_duplicates({name!r}) of xarray, "
-            f"or np.unique({name}, return_index=True)"
-        )
+        raise ValueError(f"{name}: got {twice[0]:g} twice, expected each once; try array.drop_duplicates({name!r})")
     return vector
 
 
@@ -151,19 +134,12 @@ def _check_latitudes(latitude: np.ndarray) -> None:
     gaps, largest = np.diff(latitude), np.abs(latitude).max()
     if len(gaps) and not (np.all(gaps > 0) or np.all(gaps < 0)):
         k = int(np.argmax(gaps * gaps[0] <= 0))
-        raise ValueError(
-            f"latitude: got {latitude[k]:g} followed by {latitude[k + 1]:g}, expected values that rise or fall; try "
-            "array.sortby('latitude')"
-        )
+        got = f"{latitude[k]:g} followed by {latitude[k + 1]:g}"
+        raise ValueError(f"latitude: got {got}, expected values that rise or fall; try array.sortby('latitude')")
     if largest > 90 + 1e-6:
-        raise ValueError(
-            f"latitude: got {largest:g}, expected degrees in [-90, 90]; try 90 - latitude if these are colatitudes"
-        )
+        raise ValueError(f"latitude: got {largest:g}, expected degrees in [-90, 90]; try 90 - latitude of colatitudes")
     if largest <= math.pi / 2 and len(latitude) > 2:
-        raise ValueError(
-            f"latitude: got values up to {largest:g}, expected degrees of the whole sphere; try "
-            "np.rad2deg(latitude) if these are radians"
-        )
+        raise ValueError(f"latitude: got at most {largest:g}, expected degrees of a whole sphere; try np.rad2deg")
 
 
 def _check_turn(around: np.ndarray) -> None:
@@ -172,27 +148,19 @@ def _check_turn(around: np.ndarray) -> None:
     if np.abs(around - around[0] - np.arange(len(around)) * step).max() <= 0.02 * step:
         return
     if len(around) > 2 and span <= 2 * math.pi + 1e-3:
-        raise ValueError(
-            f"longitude: got values from {around.min():g} to {around.max():g}, expected degrees of a whole turn; try "
-            "np.rad2deg(longitude) if these are radians"
-        )
+        got = f"values from {around.min():g} to {around.max():g}"
+        raise ValueError(f"longitude: got {got}, expected degrees of a whole turn; try np.rad2deg(longitude)")
     gaps = np.diff(np.append(around, around[0] + 360))
+    got = f"{around[0]:g} ... {around[-1]:g}"
     if (gaps[:-1] <= 0).any():
-        raise ValueError(
-            f"longitude: got {around[0]:g} ... {around[-1]:g}, which do not always rise, expected rising values; try "
-            "order = np.argsort(longitude), with longitude[order] and field[..., order]"
-        )
+        hint = "order = np.argsort(longitude), with field[..., order]"
+        raise ValueError(f"longitude: got {got}, expected rising values; try {hint}")
     if gaps[-1] < 0.5 * gaps[:-1].max():
         extra = int((around > around[0] + 360 - 0.5 * gaps[:-1].max()).sum())
-        raise ValueError(
-            f"longitude: got {around[0]:g} ... {around[-1]:g}, more than one turn, expected one; try dropping the last "
-            f"{extra} columns, which overlap with the first"
-        )
+        raise ValueError(f"longitude: got {got}, over a turn, expected one; try dropping the last {extra} columns")
     widest = int(gaps.argmax())
-    raise ValueError(
-        f"longitude: got a gap of {gaps[widest]:g} degrees after {around[widest]:g}, expected equal steps around the "
-        "whole circle; try filling the gap, or interpolating to equal steps"
-    )
+    got = f"a gap of {gaps[widest]:g} degrees after {around[widest]:g}"
+    raise ValueError(f"longitude: got {got}, expected equal steps around the whole circle; try to interpolate")
 
 
 def _ring_weights(latitude: np.ndarray) -> Tensor:

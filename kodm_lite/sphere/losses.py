@@ -13,12 +13,12 @@ from typing import Any, Literal
 from torch import Tensor
 
 from kodm_lite.euclidean import EuclideanDiffusion, NoisePredictor
-from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators
-from kodm_lite.sphere.inputs import check_fields, told
+from kodm_lite.schedules import per_image
+from kodm_lite.sphere.inputs import check_fields
 from kodm_lite.sphere.noise import PixelNoise
 from kodm_lite.sphere.random_fields import harmonic_noise
-from kodm_lite.validation import check_choice
+from kodm_lite.validation import check_choice, told
 
 __all__ = ["Weight", "pixel_score_matching", "spectral_score_matching"]
 
@@ -33,7 +33,7 @@ def spectral_score_matching(
     weight: Weight,
     generator: Generators = None,
 ) -> Tensor:
-    """r^T M r of every field, for the score that belongs to a prediction of the noise.
+    """r^T M r of every field (B,), for the score that belongs to a prediction of the noise.
 
     Args:
         network: predicts the noise.
@@ -43,9 +43,6 @@ def spectral_score_matching(
         weight: M: "identity": 1; "covariance": Sigma, what pixel score matching amounts to, and the likelihood;
             "noise": Sigma^2, the squared error of the predicted noise over sigma^2.
         generator: None, one, or one per field.
-
-    Returns:
-        One loss per field (B,): sums over coefficients.
 
     Raises:
         ValueError: an unknown weight, times outside (0, 1] or not one per field, predictions of another shape.
@@ -67,29 +64,22 @@ def pixel_score_matching(
     t: Tensor,
     generator: Generators = None,
 ) -> Tensor:
-    """Score matching in the space of pixels, for the lift x -> A^T s(A x) of a spectral score s.
+    """Score matching in the space of pixels (B,), for the lift x -> A^T s(A x) of a spectral score s.
 
     With N pixels of noise of standard deviation p sigma it is, field by field, r^T Sigma r / p^2 and what no function
     of the coefficients can predict, on average (N - L^2) / (p sigma)^2.
 
     Args:
         score: called with c_t (B, L^2) and t (B,).
-        diffusion: a diffusion with :class:`PixelNoise`.
-        c0: coefficients (B, L^2), in the dtype of the noise's transform.
-        t: times (B,) in (0, 1].
-        generator: None, one, or one per field.
-
-    Returns:
-        One loss per field (B,): sums over pixels.
+        diffusion: one with :class:`PixelNoise`, whose transform has the dtype of c0.
+        c0, t, generator: as of :func:`spectral_score_matching`.
 
     Raises:
         ValueError: other noise, times outside (0, 1] or not one per field, a score of another shape.
     """
     if not isinstance(noise := harmonic_noise(diffusion), PixelNoise):
-        raise ValueError(
-            f"noise: got {type(noise).__name__}, expected PixelNoise: only it is noise of pixels; try "
-            "VariancePreserving(PixelNoise(transform))"
-        )
+        hint = "VariancePreserving(PixelNoise(transform))"
+        raise ValueError(f"noise: got {type(noise).__name__}, expected PixelNoise; try {hint}")
     check_fields(c0, t, noise.L, "c0")
     pixels, transform = noise.pixels(c0, generator), noise.on(c0.device).transform
     alpha, sigma = (per_image(x(t), c0)[..., None] for x in (diffusion.alpha, diffusion.sigma))
@@ -102,8 +92,6 @@ def _predicted(network: Callable[[Tensor, Tensor], Any], name: str, c: Tensor, t
     """What a network makes of c and t, which must have the shape of c: another one could spread over the batch."""
     x = network(c, t)
     if not isinstance(x, Tensor) or x.shape != c.shape:
-        raise ValueError(
-            f"{name}: got a prediction {told(x)}, expected {tuple(c.shape)}, the shape of the coefficients; try one "
-            "number per coefficient of each field"
-        )
+        hint = "one number per coefficient of each field"
+        raise ValueError(f"{name}: got a prediction {told(x)}, expected {tuple(c.shape)}, as c; try {hint}")
     return x

@@ -29,33 +29,24 @@ __all__ = ["map_axes", "map_figure", "plot_block", "plot_map", "plot_spectrum", 
 
 def map_axes(rows: int = 1, columns: int = 1, width: float = 7.4) -> tuple[Figure, np.ndarray]:
     """A figure of equal-area maps (Mollweide) and its axes (rows, columns)."""
-    return plt.subplots(
-        rows,
-        columns,
-        figsize=(width, 0.6 * width / columns * rows + 0.1),
-        subplot_kw={"projection": "mollweide"},
-        squeeze=False,
-    )
+    size = (width, 0.6 * width / columns * rows + 0.1)
+    return plt.subplots(rows, columns, figsize=size, subplot_kw={"projection": "mollweide"}, squeeze=False)
 
 
 def plot_map(ax: Axes, field: Tensor | np.ndarray, grid: SphereGrid, title: str = "", **options: Any) -> QuadMesh:
-    """A field (nlat, nlon) on a grid as a map; north is up, longitude 0 in the middle.
+    """A real field (nlat, nlon) on a grid as a map; north is up, longitude 0 in the middle.
 
     Args:
-        ax: of :func:`map_axes`.
-        field: real values; phases in radians look right with ``cyclic=True``.
-        grid: where they are.
-        title: of the map.
-        options: for pcolormesh, for instance vmin, vmax and cmap; cyclic=True for phases.
+        ax, title: an axis of :func:`map_axes`, and its title.
+        field, grid: the values and where they are.
+        options: for pcolormesh, for instance vmin, vmax and cmap; ``cyclic=True`` for phases in radians.
 
     Raises:
         ValueError: a field of another shape, another kind of grid, axes that are no map.
     """
     if not isinstance(grid, SphereGrid):
-        raise ValueError(
-            f"grid: got {type(grid).__name__}, expected a SphereGrid; for fields of a LatLonGrid try "
-            "map_figure(grid.analysis(field)[None])"
-        )
+        hint = "map_figure(grid.analysis(field)[None])"
+        raise ValueError(f"grid: got {type(grid).__name__}, expected a SphereGrid; try {hint}")
     x = np.ma.asarray(field.detach().cpu().numpy() if isinstance(field, Tensor) else field)
     if x.shape != grid.shape or np.iscomplexobj(x):
         raise ValueError(f"field: got {x.dtype} of shape {x.shape}, expected real numbers {grid.shape}")
@@ -72,19 +63,13 @@ def plot_map(ax: Axes, field: Tensor | np.ndarray, grid: SphereGrid, title: str 
         longitude = np.concatenate([[-math.pi], longitude[1:], [math.pi]])
         values = np.concatenate([values, values[:, :1]], axis=1)
     mesh = ax.pcolormesh(longitude, math.pi / 2 - borders, values, rasterized=True, **{"cmap": "viridis", **options})
-    ax.set_xticks([])
-    ax.set_yticks([])
+    ax.set(xticks=[], yticks=[], title=title)
     ax.grid(False)
-    ax.set_title(title)
     return mesh
 
 
 def map_figure(c: Tensor, columns: int = 4, fine: int = 3) -> Figure:
-    """Maps of fields with coefficients (n, L^2), in the same colours, on a grid ``fine`` times finer than needed.
-
-    Raises:
-        ValueError: no fields, or more than one batch dimension.
-    """
+    """Maps of fields (n, L^2), n >= 1, in the same colours, on a grid ``fine`` times finer than needed."""
     L = band_limit(c)
     if c.ndim != 2 or not len(c):
         raise ValueError(f"c: got shape {tuple(c.shape)}, expected (n, L^2) with n from 1 on; try c[None] for one")
@@ -101,11 +86,7 @@ def map_figure(c: Tensor, columns: int = 4, fine: int = 3) -> Figure:
 
 
 def write_maps(path: Path, c: Tensor) -> None:
-    """Maps of fields with coefficients (n, L^2) as one PNG.
-
-    Raises:
-        OSError: the file cannot be written; an older one is as it was.
-    """
+    """Maps of fields with coefficients (n, L^2) as one PNG; OSError leaves an older one as it was."""
     buffer = io.BytesIO()
     map_figure(c).savefig(buffer, format="png", dpi=150)
     write_atomically(path, buffer.getvalue())
@@ -122,11 +103,7 @@ def plot_spectrum(ax: Axes, c: Tensor, label: str = "", **options: Any) -> None:
 
 
 def plot_block(ax: Axes, noise: IsotropicNoise | PixelNoise, m: int, title: str = "") -> AxesImage:
-    """The covariance of noise at order m, degrees l and l' from m on.
-
-    Raises:
-        ValueError: an order that there is not.
-    """
+    """The covariance of noise at order m < L, degrees l and l' from m on."""
     if not 0 <= m < noise.L:
         raise ValueError(f"m: got {m}, expected an order from 0 to {noise.L - 1}")
     block = noise.blocks()[m, m:, m:].detach().cpu().numpy()

@@ -17,12 +17,12 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from kodm_lite.euclidean import EuclideanDiffusion
-from kodm_lite.process import per_image
+from kodm_lite.schedules import per_image
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.inputs import check_fields
 from kodm_lite.sphere.random_fields import check_spectrum, harmonic_noise
 from kodm_lite.sphere.transform import SphericalTransform
-from kodm_lite.validation import check_count
+from kodm_lite.validation import check_count, check_number, told
 
 __all__ = ["SphericalNet"]
 
@@ -63,16 +63,11 @@ class SphericalNet(nn.Module):
         self.process, self.L = process, harmonic_noise(process).L
         values = _positive(spectrum, self.L)
         channels, blocks = check_count("channels", channels), check_count("blocks", blocks)
-        if isinstance(oversampling, bool) or not isinstance(oversampling, Real) or not 1 <= oversampling <= 4:
-            raise ValueError(f"oversampling: got {oversampling!r}, expected a number from 1 to 4; try 1.5")
+        oversampling = check_number("oversampling", oversampling, 1, 4, 1.5)
         if channels * channels * self.L * blocks > 2**30:
             raise ValueError(f"channels, blocks: got {channels} and {blocks}, expected fewer weights; try 24 and 3")
-        self.config: dict[str, Any] = {
-            "spectrum": values,
-            "channels": channels,
-            "blocks": blocks,
-            "oversampling": float(oversampling),
-        }
+        sizes = {"channels": channels, "blocks": blocks, "oversampling": oversampling}
+        self.config: dict[str, Any] = {"spectrum": values, **sizes}
         rings = math.ceil(oversampling * self.L)
         with torch.device("cpu"):  # numbers, also where parameters are only shapes
             self.transform = SphericalTransform(make_grid("gauss", self.L, nlat=rings, nlon=2 * rings), torch.float32)
@@ -106,15 +101,10 @@ class SphericalNet(nn.Module):
     def _check_weights(self, c: Tensor) -> None:
         """Refuse a batch of another form, and weights in which the transform does not work."""
         if c.ndim != 2 or c.dtype not in (torch.float32, torch.float64):
-            raise ValueError(
-                f"c: got {c.dtype} of shape {tuple(c.shape)}, expected float32 or float64 (B, {self.L**2}); try "
-                "c.float().flatten(0, -2)"
-            )
+            raise ValueError(f"c: got {told(c)}, expected float32 or float64 (B, {self.L**2}); try c.flatten(0, -2)")
         if self.read.dtype not in (torch.float32, torch.float64) or self.read.device != c.device:
-            raise ValueError(
-                f"network: got {self.read.dtype} weights on {self.read.device} for fields on {c.device}, expected "
-                "float32 or float64 there; try network.float().to(c.device)"
-            )
+            got = f"{self.read.dtype} weights on {self.read.device} for fields on {c.device}"
+            raise ValueError(f"network: got {got}, expected float32 or 64; try network.float().to(c.device)")
 
 
 class ZonalBlock(nn.Module):
@@ -158,13 +148,9 @@ def _positive(spectrum: Any, L: int) -> list[float]:
     numbers = isinstance(spectrum, (list, tuple)) and all(isinstance(x, Real) for x in spectrum)
     values = [float(x) for x in spectrum] if numbers else check_spectrum(spectrum).tolist()
     if len(values) != L:
-        raise ValueError(
-            f"spectrum: got {len(values)} values, expected {L} positive ones; try power_spectrum(c).mean(0)"
-        )
+        raise ValueError(f"spectrum: got {len(values)} values, expected {L}, all positive; try power_spectrum(c[0])")
     bad = [f"C_{l} = {x:g}" for l, x in enumerate(values) if not 1e-30 <= x <= 1e30]
     if bad:
-        raise ValueError(
-            f"spectrum: got {', '.join(bad[:3])}, expected positive finite numbers for l = 0 ... {L - 1}; try a small "
-            "number in place of zero"
-        )
+        got = ", ".join(bad[:3])
+        raise ValueError(f"spectrum: got {got}, expected numbers from 1e-30 to 1e30; try a small one in place of zero")
     return values

@@ -17,22 +17,15 @@ import torch
 from torch import Tensor
 
 from kodm_lite.randomness import Generators, normal
-from kodm_lite.sphere.inputs import band_limit, told
+from kodm_lite.sphere.inputs import band_limit
 from kodm_lite.sphere.transform import LARGEST, OnDevices, SphericalTransform
-from kodm_lite.validation import check_count
+from kodm_lite.validation import check_count, told
 
 __all__ = ["HarmonicNoise", "IsotropicNoise", "PixelNoise", "noise_from_dict"]
 
 
 class HarmonicNoise(OnDevices, ABC):
-    """Noise of coefficients (..., L^2), as :class:`kodm_lite.euclidean.Noise` asks for; equal if its description is.
-
-    Args:
-        L: band limit.
-
-    Raises:
-        ValueError: an L that is no whole number from 1 on.
-    """
+    """Noise of coefficients (..., L^2) of band limit L, as :class:`kodm_lite.euclidean.Noise` asks for."""
 
     kind: ClassVar[str]
     unit = 1.0
@@ -62,11 +55,7 @@ class HarmonicNoise(OnDevices, ABC):
 
 
 class IsotropicNoise(HarmonicNoise):
-    """Independent standard normal coefficients: white noise of the sphere itself, Sigma = 1, whatever the grid.
-
-    Args:
-        L: band limit.
-    """
+    """Independent standard normal coefficients: white noise of the sphere itself, Sigma = 1, whatever the grid."""
 
     kind = "isotropic"
 
@@ -81,10 +70,6 @@ class IsotropicNoise(HarmonicNoise):
         return c
 
     solve = covariance
-
-    def logdet(self) -> Tensor:
-        """log det Sigma = 0."""
-        return torch.zeros((), dtype=torch.float64)
 
     def blocks(self) -> Tensor:
         l = torch.arange(self.L)
@@ -120,10 +105,8 @@ class PixelNoise(HarmonicNoise):
 
     def __init__(self, transform: SphericalTransform, normalise: bool = True):
         if not isinstance(transform, SphericalTransform) or not isinstance(normalise, bool):
-            raise ValueError(
-                f"transform, normalise: got {told(transform)} and {normalise!r}, expected a SphericalTransform and a "
-                "truth value; try SphericalTransform(make_grid('gauss', 8))"
-            )
+            got = f"{told(transform)} and {normalise!r}"
+            raise ValueError(f"transform, normalise: got {got}, expected a SphericalTransform and a bool; try True")
         super().__init__(transform.L)
         self.transform, self.normalise = copy.deepcopy(transform), normalise  # the one that is given may move
         area = transform.grid.weights
@@ -163,11 +146,6 @@ class PixelNoise(HarmonicNoise):
         columns = apply(here, planes.flatten(2)).reshape(planes.shape)
         return here.transform.from_planes(columns.movedim((0, 1), (-2, -1))).to(c.dtype)
 
-    def logdet(self) -> Tensor:
-        """log det Sigma; every order but m = 0 counts twice, for its cosines and its sines."""
-        each = 2 * self._factors.diagonal(dim1=-2, dim2=-1).double().log().sum(-1)
-        return each[0] + 2 * each[1:].sum()
-
     def blocks(self) -> Tensor:
         return self._blocks
 
@@ -179,17 +157,11 @@ class PixelNoise(HarmonicNoise):
         """Inverse of :meth:`to_dict`."""
         rest = dict(data) if isinstance(data, dict) else {}
         if rest.pop("kind", None) != cls.kind or not isinstance(normalise := rest.pop("normalise", None), bool):
-            raise ValueError(
-                f"noise: got {data!r}, expected kind {cls.kind!r}, a grid and normalise; try PixelNoise(...).to_dict()"
-            )
+            raise ValueError(f"noise: got {data!r}, expected kind {cls.kind!r}, a grid, normalise; try noise.to_dict()")
         return cls(SphericalTransform.from_dict(rest), normalise)
 
 
 def noise_from_dict(data: Any) -> IsotropicNoise | PixelNoise:
-    """Inverse of ``to_dict`` of a noise.
-
-    Raises:
-        ValueError: missing or unknown entries, values out of range.
-    """
+    """Inverse of ``to_dict`` of a noise; ValueError for other entries, and for values out of range."""
     kind = data.get("kind") if isinstance(data, dict) else None
     return PixelNoise.from_dict(data) if kind == PixelNoise.kind else IsotropicNoise.from_dict(data)

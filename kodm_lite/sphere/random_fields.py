@@ -13,8 +13,8 @@ import torch
 from torch import Tensor
 
 from kodm_lite.euclidean import EuclideanDiffusion
-from kodm_lite.process import per_image
 from kodm_lite.randomness import Generators, normal
+from kodm_lite.schedules import per_image
 from kodm_lite.sphere.grids import make_grid
 from kodm_lite.sphere.harmonics import degrees
 from kodm_lite.sphere.inputs import check_fields
@@ -32,12 +32,9 @@ def gaussian_fields(spectrum: Spectrum, n: int, generator: Generators = None) ->
     """Coefficients (n, L^2) of draws with a power spectrum: E c_lm^2 = C_l for every m.
 
     Args:
-        spectrum: C_l >= 0 (L,); lists, arrays and whole numbers are taken as float64.
+        spectrum: C_l >= 0 (L,), else ValueError; lists, arrays and whole numbers are taken as float64.
         n: number of fields.
         generator: None, one, or one per field.
-
-    Raises:
-        ValueError: a spectrum that is negative, NaN, or no vector.
     """
     spectrum, n = check_spectrum(spectrum), check_count("n", n, 0)
     std = spectrum.sqrt()[degrees(len(spectrum)).to(spectrum.device)]
@@ -56,10 +53,8 @@ def lognormal_fields(spectrum: Spectrum, n: int, generator: Generators = None) -
     L = len(spectrum)
     variance = float((spectrum.double().cpu() * (2 * torch.arange(L) + 1)).sum()) / (4 * math.pi)  # of g at a point
     if variance > 100:
-        raise ValueError(
-            f"spectrum: got fields of variance {variance:g}, expected at most 100, as exp of them overflows; try "
-            f"spectrum / {2 * variance:.3g}, for the variance 1/2"
-        )
+        hint = f"spectrum / {2 * variance:.3g}, for the variance 1/2"
+        raise ValueError(f"spectrum: got fields of variance {variance:g}, expected at most 100; try {hint}")
     fine = SphericalTransform(make_grid("gauss", L, nlat=2 * L, nlon=4 * L), spectrum.dtype).to(spectrum.device)
     c = gaussian_fields(spectrum, n, generator)
     at_once = max(1, _PIECE // math.prod(fine.grid.shape))
@@ -70,14 +65,10 @@ def lognormal_fields(spectrum: Spectrum, n: int, generator: Generators = None) -
 
 
 class ExactDenoiser(OnDevices):
-    """E[eps | c_t] for Gaussian fields, exactly: sigma Sigma (alpha^2 C + sigma^2 Sigma)^{-1} c_t.
+    """E[eps | c_t] for Gaussian fields with C_l > 0 (L,), exactly: sigma Sigma (alpha^2 C + sigma^2 Sigma)^{-1} c_t.
 
     In the coordinates in which C is the identity and Sigma diagonal, one factor per coordinate; so a new time needs no
     new factorisation.
-
-    Args:
-        diffusion: the forward diffusion.
-        spectrum: C_l > 0 (L,).
     """
 
     def __init__(self, diffusion: EuclideanDiffusion, spectrum: Spectrum):
@@ -109,10 +100,6 @@ class PerDegreeDenoiser(OnDevices):
     It is the best that is linear and commutes with rotations.  For Gaussian fields under isotropic noise it is exact.
     With pixel noise (normalised) the same formula minimises the expected error, and the samples inherit the anisotropy
     of the noise.
-
-    Args:
-        diffusion: the forward diffusion.
-        spectrum: C_l >= 0 (L,).
     """
 
     def __init__(self, diffusion: EuclideanDiffusion, spectrum: Spectrum):
@@ -126,26 +113,16 @@ class PerDegreeDenoiser(OnDevices):
 
 
 def harmonic_noise(diffusion: EuclideanDiffusion) -> HarmonicNoise:
-    """The noise of a diffusion of coefficients.
-
-    Raises:
-        ValueError: what is no diffusion, or one of other numbers.
-    """
+    """The noise of a diffusion of coefficients; ValueError for any other."""
     noise = getattr(diffusion, "noise", None)
     if not isinstance(diffusion, EuclideanDiffusion) or not isinstance(noise, HarmonicNoise):
         got = type(diffusion).__name__ + (f" with {type(noise).__name__}" if noise is not None else "")
-        raise ValueError(
-            f"diffusion: got {got}, expected one of coefficients; try VariancePreserving(IsotropicNoise(L))"
-        )
+        raise ValueError(f"diffusion: got {got}, expected one of coefficients; try with IsotropicNoise(L)")
     return noise
 
 
 def check_spectrum(spectrum: Spectrum, L: int | None = None) -> Tensor:
-    """A power spectrum (L,) as floating numbers.
-
-    Raises:
-        ValueError: another shape, negative or complex numbers, NaN.
-    """
+    """A power spectrum (L,) as floating numbers; ValueError for another shape, negative or complex numbers, NaN."""
     expected = f"C_l for l = 0 ... {L - 1 if L else 'L - 1'}"
     if not isinstance(spectrum, Tensor):
         try:
@@ -160,11 +137,8 @@ def check_spectrum(spectrum: Spectrum, L: int | None = None) -> Tensor:
     if spectrum.dtype not in (torch.float32, torch.float64):
         spectrum = spectrum.double()
     if spectrum.ndim != 1 or len(spectrum) != (L or max(1, len(spectrum))):
-        raise ValueError(
-            f"spectrum: got shape {tuple(spectrum.shape)}, expected {expected}; try power_spectrum(c).mean(0)"
-        )
+        shape = tuple(spectrum.shape)
+        raise ValueError(f"spectrum: got shape {shape}, expected {expected}; try power_spectrum(c).mean(0)")
     if not bool((spectrum >= 0).all() & spectrum.isfinite().all()):
-        raise ValueError(
-            "spectrum: got negative values or NaN, expected finite numbers from 0 on; try spectrum.clamp(min=0)"
-        )
+        raise ValueError("spectrum: got negative values or NaN, expected finite ones from 0; try spectrum.clamp(min=0)")
     return spectrum

@@ -7,16 +7,15 @@ from __future__ import annotations
 
 import copy
 import math
-from dataclasses import dataclass
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
 
 from kodm_lite.sphere.grids import SphereGrid, make_grid
 from kodm_lite.sphere.harmonics import degree_order, legendre, real_harmonics, real_scale
-from kodm_lite.sphere.inputs import check_points, check_real, told
-from kodm_lite.validation import check_count
+from kodm_lite.sphere.inputs import check_points, check_real
+from kodm_lite.validation import check_count, told
 
 __all__ = ["LARGEST", "OnDevices", "Packing", "PointTransform", "SphericalTransform", "point_transform"]
 
@@ -81,18 +80,14 @@ class SphericalTransform(Packing):
     def __init__(self, grid: SphereGrid, dtype: torch.dtype = torch.float64):
         if not isinstance(grid, SphereGrid):
             raise ValueError(f"grid: got {told(grid)}, expected a SphereGrid; try make_grid('gauss', 16)")
-        if dtype not in (torch.float32, torch.float64):
+        if not isinstance(dtype, torch.dtype) or dtype not in (torch.float32, torch.float64):
             raise ValueError(f"dtype: got {dtype}, expected torch.float32 or torch.float64; try torch.float64")
         super().__init__(grid.L, dtype)
         self.grid = grid
         self._keep(legendre=legendre(grid.L, grid.theta).to(dtype), ring_weights=grid.ring_weights.to(dtype))
 
     def analysis(self, x: Tensor) -> Tensor:
-        """Coefficients (..., L^2) of a field (..., nlat, nlon): integrals against the basis, by quadrature.
-
-        Raises:
-            ValueError: another grid, complex numbers.
-        """
+        """Coefficients (..., L^2) of a real field (..., nlat, nlon): integrals against the basis, by quadrature."""
         self._check(x, "x", self.grid.shape, "fields on this grid")
         if not x.numel():
             return x.new_zeros(*x.shape[:-2], self.L**2)
@@ -103,11 +98,7 @@ class SphericalTransform(Packing):
         return self.from_planes(a.reshape(self.L, *batch, self.L).movedim(0, -2))
 
     def synthesis(self, c: Tensor) -> Tensor:
-        """The field (..., nlat, nlon) with coefficients (..., L^2).
-
-        Raises:
-            ValueError: another number of coefficients, complex numbers.
-        """
+        """The field (..., nlat, nlon) with coefficients (..., L^2)."""
         self._check_coefficients(c)
         if not c.numel():
             return c.new_zeros(*c.shape[:-1], *self.grid.shape)
@@ -127,14 +118,10 @@ class SphericalTransform(Packing):
         return c @ real_harmonics(self.L, theta, phi).to(c).T
 
     def rotate(self, c: Tensor, rotation: Tensor) -> Tensor:
-        """Coefficients of the rotated field x -> f(R^-1 x), without error.
-
-        Args:
-            c: (..., L^2).
-            rotation: orthogonal matrix R (3, 3) of determinant 1.
+        """Coefficients (..., L^2) of the rotated field x -> f(R^-1 x), without error.
 
         Raises:
-            ValueError: a matrix that is no rotation.
+            ValueError: what is no orthogonal matrix R (3, 3) of determinant 1.
         """
         self._check_coefficients(c)
         if not isinstance(rotation, Tensor) or rotation.is_complex() or rotation.shape != (3, 3):
@@ -142,9 +129,7 @@ class SphericalTransform(Packing):
         R = rotation.to(c.device, torch.float64)
         unit = torch.eye(3, dtype=torch.float64, device=c.device)
         if not float((R @ R.T - unit).abs().max()) <= 1e-6 or float(torch.linalg.det(R)) < 0:
-            raise ValueError(
-                "rotation: got a matrix that is no rotation, expected R R^T = 1 and det R = 1; try scipy's Rotation"
-            )
+            raise ValueError("rotation: got no rotation, expected R R^T = 1 and det R = 1; try scipy's Rotation")
         theta, phi = (x.to(c.device) for x in self.grid.points())
         points = torch.stack([theta.sin() * phi.cos(), theta.sin() * phi.sin(), theta.cos()], 1) @ R  # R^-1 x
         values = self.evaluate(c, points[:, 2].clamp(-1, 1).acos(), torch.atan2(points[:, 1], points[:, 0]))
@@ -158,15 +143,10 @@ class SphericalTransform(Packing):
         """
         own = torch.complex128 if self.ring_weights.dtype == torch.float64 else torch.complex64
         if not isinstance(a, Tensor) or a.dtype != own or a.shape[-2:] != (self.L, self.L):
-            raise ValueError(
-                f"a: got {told(a)}, expected {own} (..., {self.L}, {self.L}), [l, m]; try torch.as_tensor(a).to({own})"
-            )
+            raise ValueError(f"a: got {told(a)}, expected {own} (..., {self.L}, {self.L}), [l, m]; try a.to({own})")
         if self._lost(a):
-            hint = "transform.pack(a.mT), as these look like [m, l]" if not self._lost(a.mT) else "setting them to zero"
-            raise ValueError(
-                "a: got numbers at m > l or imaginary parts at m = 0, expected none in the coefficients [l, m] of a "
-                f"real field; try {hint}"
-            )
+            hint = "transform.pack(a.mT)" if not self._lost(a.mT) else "setting them to zero"
+            raise ValueError(f"a: got numbers at m > l or imaginary ones at m = 0, expected none; try {hint}")
         return self.from_planes(torch.view_as_real(a.mT.contiguous()).movedim(-1, -3))
 
     def unpack(self, c: Tensor) -> Tensor:
@@ -182,15 +162,9 @@ class SphericalTransform(Packing):
 
     @classmethod
     def from_dict(cls, data: dict[str, Any]) -> SphericalTransform:
-        """Inverse of :meth:`to_dict`.
-
-        Raises:
-            ValueError: missing or unknown entries, values out of range.
-        """
+        """Inverse of :meth:`to_dict`; ValueError for other entries and sizes."""
         if not isinstance(data, dict) or set(data) != {"grid", "L", "nlat", "nlon", "dtype"}:
-            raise ValueError(
-                f"transform: got {data!r}, expected grid, L, nlat, nlon and dtype; try transform.to_dict()"
-            )
+            raise ValueError(f"transform: got {data!r}, expected grid, L, nlat, nlon, dtype; try transform.to_dict()")
         sizes = [data[name] for name in ("L", "nlat", "nlon")]
         if not all(type(n) is int and 1 <= n <= LARGEST for n in sizes):
             raise ValueError(f"transform: got sizes {sizes}, expected whole numbers up to {LARGEST}; try L = 64")
@@ -209,15 +183,11 @@ class SphericalTransform(Packing):
 
     def _check(self, x: Tensor, name: str, shape: tuple[int, ...], expected: str) -> None:
         if not isinstance(x, Tensor) or x.is_complex() or tuple(x.shape[-len(shape) :]) != shape:
-            sizes = ", ".join(map(str, shape))
-            raise ValueError(
-                f"{name}: got {told(x)}, expected real (..., {sizes}), a tensor of {expected}; try another transform"
-            )
-        own = self.ring_weights
-        if x.dtype != own.dtype:
-            raise ValueError(
-                f"{name}: got {x.dtype}, expected {own.dtype}, that of the transform; try {name}.to({own.dtype})"
-            )
+            sizes = ", ".join(("...", *map(str, shape)))
+            raise ValueError(f"{name}: got {told(x)}, expected real ({sizes}), {expected}; try another transform")
+        own, kind = self.ring_weights, self.ring_weights.dtype
+        if x.dtype != kind:
+            raise ValueError(f"{name}: got {x.dtype}, expected {kind}, that of the transform; try {name}.to({kind})")
         if x.device != own.device:
             raise ValueError(f"{name}: got {x.device}, expected {own.device}; try transform.to({name}.device)")
 
@@ -243,29 +213,17 @@ class OnDevices:
         return {name: x for name, x in vars(self).items() if name != "_kept"}
 
 
-@dataclass(frozen=True, eq=False)
-class PointTransform:
-    """Synthesis and analysis as matrices, for points in no order.
-
-    Args:
-        synthesis: Y (P, L^2), values of the basis.
-        analysis: A = Y^T W (L^2, P); the inverse of Y up to the error of the quadrature.
-    """
+class PointTransform(NamedTuple):
+    """Matrices for points in no order: Y (P, L^2), values of the basis, and A = Y^T W (L^2, P), its near inverse."""
 
     synthesis: Tensor
     analysis: Tensor
 
 
 def point_transform(L: int, theta: Tensor, phi: Tensor, weights: Tensor | None = None) -> PointTransform:
-    """The transform of any set of points as dense matrices: for few points, designs, and to check the fast one.
+    """The transform of any points (P,), radians, as dense matrices: for few points, designs, and to check the fast one.
 
-    Args:
-        L: band limit.
-        theta, phi: points (P,), radians.
-        weights: quadrature weights (P,), sum 4 pi; equal ones by default.
-
-    Raises:
-        ValueError: no points, or weights that do not sum to 4 pi.
+    Quadrature weights (P,) have sum 4 pi, and are equal by default.  Raises ValueError for other points or weights.
     """
     L = check_count("L", L)
     check_points(theta, phi)
@@ -275,9 +233,7 @@ def point_transform(L: int, theta: Tensor, phi: Tensor, weights: Tensor | None =
     check_real(weights, "weights")
     total = float(weights.double().sum())
     if weights.shape != theta.shape or not math.isclose(total, 4 * math.pi, rel_tol=1e-3):
-        raise ValueError(
-            f"weights: got shape {tuple(weights.shape)} and sum {total:g}, expected {tuple(theta.shape)} and 4 pi, the "
-            "area of the sphere; try weights * (4 * math.pi / weights.sum())"
-        )
+        got, expected = f"shape {tuple(weights.shape)} and sum {total:g}", f"{tuple(theta.shape)} and sum 4 pi"
+        raise ValueError(f"weights: got {got}, expected {expected}; try weights * (4 * math.pi / weights.sum())")
     values = real_harmonics(L, theta, phi)
     return PointTransform(values, values.T * weights.double())

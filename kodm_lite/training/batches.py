@@ -44,6 +44,8 @@ def as_data(
     Raises:
         ValueError: an encoding beside data that have one, or none for a bare tensor of images that needs one.
     """
+    if encoding is not None and not isinstance(encoding, Encoding):
+        raise ValueError(f"encoding: got {encoding!r:.60}, expected what the phases stand for; try kodm_lite.Angles()")
     if isinstance(data, PhaseSource):
         if encoding is not None and encoding != data.encoding:
             raise ValueError(f"encoding: got {encoding} for {name} with {data.encoding}, expected no other one")

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from kodm_lite.kinds import Process
-from kodm_lite.objectives import Loss, Objective
+from kodm_lite.losses import Loss, Objective
 from kodm_lite.training.batches import Batch
 from kodm_lite.training.options import TrainingOptions
 from kodm_lite.training.state import table

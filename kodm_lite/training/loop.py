@@ -19,18 +19,19 @@ from kodm_lite.data.arrays import PhaseSource
 from kodm_lite.encoding import Encoding
 from kodm_lite.files import owned, place
 from kodm_lite.kinds import Process
-from kodm_lite.objectives import Objective
+from kodm_lite.losses import Objective
 from kodm_lite.registry import processes
 from kodm_lite.training.batches import as_data, check_data
 from kodm_lite.training.interruption import TrainingInterrupted
 from kodm_lite.training.options import TrainingOptions
 from kodm_lite.training.run import Callback, Training
+from kodm_lite.validation import check_methods, told
 
 __all__ = ["fit", "objective_of"]
 
 Network = TypeVar("Network", bound=nn.Module)
 
-CHECKED = 1024  # examples
+CHECKED = 128  # examples
 
 
 @torch.inference_mode(False)
@@ -89,7 +90,9 @@ def fit(  # all that a training can be given; only the first three have no defau
 
     Book: chapter 8.
     """
-    options, folder = options or TrainingOptions(), None if out is None else place(out)
+    options = TrainingOptions() if options is None else options
+    _check_kinds(network, process, options, objective, facts, callback)
+    folder = None if out is None else place(out)
     objective = objective_of(process, options.objective) if objective is None else objective
     given = as_data("data", data, encoding, process, stored=folder is not None)
     train = check_data("data", given, network, process)
@@ -114,6 +117,21 @@ def fit(  # all that a training can be given; only the first three have no defau
         run.calibrate(progress)
         run.accelerator.wait_for_everyone()
     return cast(Network, run.learner.average.to(next(network.parameters()).device))
+
+
+def _check_kinds(network: Any, process: Any, options: Any, objective: Any, facts: Any, callback: Any) -> None:
+    """Refuse what is something else than it should be."""
+    if not isinstance(network, nn.Module):
+        raise ValueError(f"network: got {told(network)}, expected a torch.nn.Module; try kodm_lite.PeriodicUNet(1)")
+    check_methods("process", process, "validate", "project", "draw_prior")
+    if not isinstance(options, TrainingOptions):
+        raise ValueError(f"options: got {told(options)}, expected TrainingOptions; try TrainingOptions(steps=3000)")
+    if objective is not None:
+        check_methods("objective", objective, "times", "check", "__call__")
+    if not isinstance(facts, dict | None):
+        raise ValueError(f"facts: got {told(facts)}, expected a dictionary; try facts={{'licence': 'CC0'}}")
+    if callback is not None:
+        check_methods("callback", callback, "__call__")
 
 
 def objective_of(process: Process, name: str | None) -> Objective:

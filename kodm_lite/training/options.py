@@ -9,6 +9,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from kodm_lite.validation import check_count
+
 __all__ = ["TrainingOptions"]
 
 
@@ -110,6 +112,7 @@ class TrainingOptions:
         Raises:
             ValueError: a number of shards, or a size of the batch, that the processes cannot share equally.
         """
+        processes = check_count("processes", processes)
         shards = max(self.shards, processes)
         if shards % processes:
             raise ValueError(

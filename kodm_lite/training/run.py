@@ -18,8 +18,8 @@ from tqdm.auto import tqdm
 from kodm_lite import checkpoints
 from kodm_lite.data.arrays import PhaseSource
 from kodm_lite.kinds import Process
+from kodm_lite.losses import Objective
 from kodm_lite.model import Model, describe
-from kodm_lite.objectives import Objective
 from kodm_lite.registry import processes
 from kodm_lite.training.batches import Batches
 from kodm_lite.training.interruption import signals_noted
@@ -36,6 +36,7 @@ from kodm_lite.training.state import (
     table,
     write_state,
 )
+from kodm_lite.version import __version__
 
 __all__ = ["Training"]
 
@@ -289,8 +290,6 @@ class Training:
         return {**self.learner.tensors(), "statistics": torch.from_numpy(self.statistics.sums)}
 
     def _card(self) -> dict[str, Any]:
-        import kodm_lite  # here, because that module may import this one
-
         device = self.device
         classes = getattr(self.learner.average, "config", {}).get("classes")
         return {
@@ -303,7 +302,7 @@ class Training:
             "minutes": self.minutes_before + (time.monotonic() - self.started) / 60,
             "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
             "processes": self.accelerator.num_processes,
-            "versions": {"kodm_lite": kodm_lite.__version__, "torch": torch.__version__, "numpy": np.__version__},
+            "versions": {"kodm_lite": __version__, "torch": torch.__version__, "numpy": np.__version__},
             "validations": self.validations,
             "options": asdict(self.options),
             "objective": description(self.objective),

@@ -30,7 +30,7 @@ from torch import Tensor
 from kodm_lite.checkpoint_header import parse_json, shown
 from kodm_lite.data.arrays import PhaseSource
 from kodm_lite.files import open_regular, place, storing, write_atomically, written_atomically
-from kodm_lite.objectives import Loss
+from kodm_lite.losses import Loss
 
 __all__ = ["Log", "Statistics", "read_log", "read_state", "write_state"]
 
@@ -186,7 +186,7 @@ def differences(stored: dict[str, Any], wanted: dict[str, Any]) -> tuple[list[st
     return different, changed
 
 
-_PART = 256  # images
+_PART = 32  # images
 
 
 def fingerprint(data: PhaseSource) -> dict[str, Any]:
