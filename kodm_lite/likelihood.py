@@ -82,7 +82,7 @@ def log_likelihood(  # many parameters: those of sample()
         process: a :class:`kodm_lite.KuramotoProcess` or a Euclidean diffusion.
         theta: samples (B, ...) that the process takes.
         label: the class given which the density is meant, or one per sample (B,).
-        steps: of the Runge-Kutta method of fourth order in the angle u; four evaluations each.
+        steps: of the Runge-Kutta method of fourth order in the angle u; four evaluations each, and one step more.
         divergence: "exact", by one backward pass for each number of a sample; "hutchinson", from random signs e, as
             E[e J e] = tr J; by default exact for up to 32 numbers.
         probes: random signs at each evaluation, at least 2, from whose spread the standard error comes.  They are new
@@ -91,9 +91,9 @@ def log_likelihood(  # many parameters: those of sample()
         seeds: one integer per sample, on which alone its random signs depend.
         generator: None, one torch.Generator, or one per sample, instead of seeds.
         chunk: samples at a time; fewer need less memory.
-        earliest: time before which the velocity is that of this time: the first of which a network has learnt.  What is
-            neglected is of second order in its angle, 1e-3 nats of smooth data; details finer than that angle, some 0.01
-            radians, are blurred.  An exact score takes 1e-5.
+        earliest: the first time that a network has learnt; before it the velocity is frozen.  That neglects a second
+            order in its angle, 1e-3 nats of smooth data, and blurs details finer than that angle, some 0.01 radians.
+            An exact score takes 1e-5.
         progress: show a progress bar.
 
     Raises:
