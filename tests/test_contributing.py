@@ -38,7 +38,14 @@ def run(tmp_path, monkeypatch):
 
 
 def test_there_is_one_for_every_extension():
-    assert list(EXAMPLES) == ["forward_process", "coupling", "sampler", "data_set", "network"]
+    assert list(EXAMPLES) == [
+        "forward_process",
+        "coupling",
+        "sampler",
+        "data_set",
+        "data_larger_than_memory",
+        "network",
+    ]
     assert CHAPTER.count("```python") == len(EXAMPLES)
 
 

@@ -803,7 +803,7 @@ def test_pictures_of_samples_are_drawn_from_the_same_seeds(tmp_path, channels, m
     options = replace(OPTIONS, steps=4, sample_every=3, learning_rate=1e-12)
     quiet(network, PhaseData(theta, None, (), 0.9, ""), options, out=tmp_path)
     first, last = (Image.open(tmp_path / "samples" / f"step_00000{k}.png") for k in (3, 4))
-    assert first.size == (4 * 5 - 1, 4 * 5 - 1) and first.mode == {1: "L", 3: "RGB"}[channels]
+    assert first.size == (27 * 19, 27 * 19) and first.mode == {1: "L", 3: "RGB"}[channels]
     assert np.abs(np.asarray(first, int) - np.asarray(last, int)).max() <= 1
     assert np.asarray(first).std() > 10
 

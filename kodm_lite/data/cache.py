@@ -50,7 +50,8 @@ def map_cache(path: Path, key: str) -> tuple[Tensor, dict[str, Any]] | None:
         raise ValueError(f"cache: got {what} in {path}, expected those asked for; try another name, or delete it")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", UserWarning)  # that it cannot be written to, which is meant
-        return torch.from_numpy(np.memmap(path, np.float32, "r", shape=tuple(notes["shape"]))), json.loads(notes["notes"])
+        images = torch.from_numpy(np.memmap(path, np.float32, "r", shape=tuple(notes["shape"])))
+    return images, json.loads(notes["notes"])
 
 
 def _read_notes(path: Path) -> dict[str, Any]:
