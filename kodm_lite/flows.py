@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any, Protocol
 
 import torch
@@ -17,9 +18,11 @@ from kodm_lite.priors import GibbsPrior
 from kodm_lite.randomness import Generators, uniform
 from kodm_lite.samplers import Score, evaluate
 
-__all__ = ["EuclideanFlow", "Flow", "KuramotoFlow", "Velocity", "exact_divergence", "flow_of", "hutchinson", "time_of"]
+__all__ = ["EuclideanFlow", "Flow", "KuramotoFlow", "Velocity", "exact_divergence", "flow_of", "hutchinson", "plan_of"]
 
 _LAST_CLOCK = 50.0  # V after which nothing moves that double precision could see
+
+_SHARP = 0.05  # angle above which steps are alike
 
 Velocity = Callable[[Tensor], Tensor]
 
@@ -108,7 +111,21 @@ def flow_of(process: Any, prior: Any = None) -> Flow:
     return EuclideanFlow(process, prior)
 
 
-def time_of(flow: Flow, angle: float) -> float:
+def plan_of(flow: Flow, steps: int, early: float) -> tuple[list[float], dict[float, tuple[float, float]]]:
+    """Times from 0 to the end, ``early`` the first of them, and for each the step in angle and the time of its middle.
+
+    Towards the prior the velocity goes like a broken power of what is left of the angle, and near sharp data it spreads
+    states like 1 / u: steps get shorter to both sides.
+    """
+    begin, end = flow.angle(early), flow.angle(flow.end)
+    graded = (1.5 * s - 0.5 * s**3 for s in (k / steps for k in range(steps + 1)))
+    angles = [0.0, *((begin + _SHARP) * ((end + _SHARP) / (begin + _SHARP)) ** g - _SHARP for g in graded)]
+    times = [0.0, early, *(_time_of(flow, u) for u in angles[2:-1]), flow.end]
+    middles = (_time_of(flow, 0.5 * (u + v)) for u, v in pairwise(angles))
+    return times, {t: (v - u, m) for t, (u, v), m in zip(times[:-1], pairwise(angles), middles, strict=True)}
+
+
+def _time_of(flow: Flow, angle: float) -> float:
     """The time of an angle, by bisection."""
     low, high = 0.0, flow.end
     for _ in range(60):

@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.encoding import GreyLevels
-from kodm_lite.flows import Flow, Velocity, exact_divergence, flow_of, hutchinson, time_of
+from kodm_lite.flows import Flow, Velocity, exact_divergence, flow_of, hutchinson, plan_of
 from kodm_lite.randomness import Generators, one_generator_per_seed, uniform
 from kodm_lite.samplers import Score, take_steps
 from kodm_lite.scores import guided
@@ -36,7 +36,6 @@ from kodm_lite.validation import check_choice, check_count
 
 __all__ = ["Bits", "Likelihood", "bits_per_dimension", "log_likelihood"]
 
-_SHARP = 0.05  # angle above which steps are alike
 _PATIENCE = 32  # numbers of a sample up to which the divergence is exact by default
 
 Divergence = Literal["exact", "hutchinson"]
@@ -178,13 +177,7 @@ def _carry(
     progress: bool,
 ) -> tuple[Tensor, Tensor]:
     """Log-density of x, and its standard error, along the path to the prior."""
-    begin, end = flow.angle(early), flow.angle(flow.end)
-    # The first step is all frozen.  Towards the prior the velocity goes like a broken power of what is left of the
-    # angle, and near sharp data it spreads states like 1 / u: steps get shorter to both sides.
-    graded = (1.5 * s - 0.5 * s**3 for s in (k / steps for k in range(steps + 1)))
-    angles = [0.0, *((begin + _SHARP) * ((end + _SHARP) / (begin + _SHARP)) ** g - _SHARP for g in graded)]
-    times = [0.0, early, *(time_of(flow, u) for u in angles[2:-1]), flow.end]
-    plan = {a: (v - u, time_of(flow, 0.5 * (u + v))) for a, u, v in zip(times, angles, angles[1:], strict=False)}
+    times, plan = plan_of(flow, steps, early)
     change, variance = torch.zeros_like(x.flatten(1)[:, 0]), torch.zeros_like(x.flatten(1)[:, 0])
 
     def at(t: float, x: Tensor, weight: float) -> Tensor:
