@@ -18,13 +18,26 @@ from kodm_lite.priors import GibbsPrior
 from kodm_lite.randomness import Generators, uniform
 from kodm_lite.samplers import Score, evaluate
 
-__all__ = ["EuclideanFlow", "Flow", "KuramotoFlow", "Velocity", "exact_divergence", "flow_of", "hutchinson", "plan_of"]
+__all__ = [
+    "EuclideanFlow",
+    "Flow",
+    "KuramotoFlow",
+    "Measure",
+    "Velocity",
+    "exact_divergence",
+    "flow_of",
+    "hutchinson",
+    "plan_of",
+]
 
 _LAST_CLOCK = 50.0  # V after which nothing moves that double precision could see
 
 _SHARP = 0.05  # angle above which steps are alike
 
 Velocity = Callable[[Tensor], Tensor]
+
+#: From a velocity and states to the velocity there, its divergence (B,), and the variance of that.
+Measure = Callable[[Velocity, Tensor], tuple[Tensor, Tensor, Tensor]]
 
 
 class Flow(Protocol):

@@ -20,7 +20,7 @@ Source: Song et al. 2021, likelihoods; Grathwohl et al. 2019, Hutchinson's estim
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any, Literal, NamedTuple, cast
 
@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 
 from kodm_lite.encoding import GreyLevels
-from kodm_lite.flows import Flow, Velocity, exact_divergence, flow_of, hutchinson, plan_of
+from kodm_lite.flows import Flow, Measure, exact_divergence, flow_of, hutchinson, plan_of
 from kodm_lite.randomness import Generators, one_generator_per_seed, uniform
 from kodm_lite.samplers import Score, take_steps
 from kodm_lite.scores import guided
@@ -168,13 +168,7 @@ def bits_per_dimension(model: Any, images: Tensor, *, seeds: Sequence[int] | Non
 
 
 def _carry(
-    flow: Flow,
-    score: Score,
-    x: Tensor,
-    steps: int,
-    measure: Callable[[Velocity, Tensor], Any],
-    early: float,
-    progress: bool,
+    flow: Flow, score: Score, x: Tensor, steps: int, measure: Measure, early: float, progress: bool
 ) -> tuple[Tensor, Tensor]:
     """Log-density of x, and its standard error, along the path to the prior."""
     times, plan = plan_of(flow, steps, early)

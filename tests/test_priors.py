@@ -380,6 +380,18 @@ def test_exact_draws_fluctuate_together_as_in_theory(n):
         assert n * var_sin == pytest.approx(1.344 * float(law.mean_resultant_length() / law.concentration), rel=2e-3)
 
 
+@pytest.mark.parametrize(("kappa", "rho"), [(0.6, 0.9), (5.0, 0.0)])
+def test_the_normaliser_of_very_many_oscillators_knows_their_order(kappa, rho):
+    """d ln Z / d kappa = (N / 2) E abs(z)^2, which is that of the mean field but for terms of order 1 / N."""
+    n, step = 100_000, 1e-3
+
+    def log_z(kappa):
+        return (kappa / 2 + rho) * n - float(GibbsPrior(at_rest(kappa, rho)).log_prob(torch.zeros(1, n)))
+
+    square = (log_z(kappa + step) - log_z(kappa - step)) / (step * n)
+    assert square == pytest.approx(float(at_rest(kappa, rho).prior().mean_resultant_length()) ** 2, abs=3e-5)
+
+
 def test_synchronised_phases_have_no_direction_and_the_modulus_of_theory():
     process = at_rest(5.0, 0.0)
     z = order_parameter(GibbsPrior(process).sample_exact((1000, 1000), seeded(1)), dim=1)
