@@ -373,7 +373,10 @@ class KuramotoProcess:
                 reference_phase=torch.tensor(phase, dtype=torch.float64) if isinstance(phase, list) else phase,
             )
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"process: {error}; expected what KuramotoProcess.to_dict() returns; try that") from error
+            got = f"values that make none ({error})"
+            raise ValueError(
+                f"process: got {got}, expected what KuramotoProcess.to_dict() returns; try that"
+            ) from error
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, KuramotoProcess) and self._identity() == other._identity()

@@ -57,7 +57,7 @@ def test_bond_energy_knows_no_origin_and_is_one_without_order():
 
 @pytest.mark.parametrize("shape", [(3, 4), (1, 1, 1, 8), (1, 1, 8, 1)])
 def test_what_has_no_neighbours_is_refused(shape):
-    with pytest.raises(ValueError, match="theta: got shape"):
+    with pytest.raises(ValueError, match="theta: got .*shape"):
         bond_energy(torch.zeros(shape))
 
 

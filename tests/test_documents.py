@@ -1,4 +1,4 @@
-"""The code in README and CONTRIBUTING runs as it stands there, but for the number of steps of README's training."""
+"""The code in README runs as it stands there, but for the number of steps of its training."""
 
 import re
 
@@ -35,12 +35,3 @@ def test_a_table_of_angles(monkeypatch):
     space = {"torch": torch, "kodm": kodm, "angles": torch.randn(100, 5) * 0.3}
     exec(blocks("README.md")[1], space)
     assert space["samples"].shape == (1000, 5) and space["samples"].abs().max() <= torch.pi
-
-
-def test_a_process_of_ones_own():
-    (code,) = (block for block in blocks("CONTRIBUTING.md") if "kodm.register" in block)
-    space = {"__name__": "own"}
-    exec(code, space)
-    assert space["samples"].shape == (500, 2)
-    learned = float(kodm.order_parameter(space["samples"]).abs())
-    assert 0.75 < learned < 1, "exp(-0.3^2 / 2) = 0.96 is right, 0 would be uniform"
