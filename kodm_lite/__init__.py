@@ -16,6 +16,7 @@ from kodm_lite.fokker_planck import ExactScore, FokkerPlanck1D, FokkerPlanck2D, 
 from kodm_lite.kernels import VonMises, WrappedNormal
 from kodm_lite.kinds import Process, register
 from kodm_lite.kuramoto import Coupling, GlobalCoupling, LocalCoupling, kuramoto_drift
+from kodm_lite.likelihood import bits_per_dimension, log_likelihood
 from kodm_lite.losses import Objective, squared_error
 from kodm_lite.memory import terminal_memory
 from kodm_lite.model import Model
@@ -55,11 +56,13 @@ __all__ = [
     "VonMises",
     "WrappedNormal",
     "angle_difference",
+    "bits_per_dimension",
     "calibrate",
     "fit",
     "image_to_phase",
     "kuramoto_drift",
     "load",
+    "log_likelihood",
     "order_parameter",
     "phase_to_image",
     "register",

@@ -61,6 +61,10 @@ class WhiteNoise:
         """Sigma^{-1} x."""
         return x / self.unit**2
 
+    def log_prob(self, x: Tensor) -> Tensor:
+        """Log-density of noise (B, ...), one for each sample."""
+        return -(0.5 * (x / self.unit).square() + math.log(self.unit) + 0.5 * math.log(2 * math.pi)).flatten(1).sum(1)
+
     def mean_mode(self, x: Tensor) -> Tensor:
         """Mean of the numbers of each sample times the root of how many they are."""
         return x.flatten(1).sum(1) / math.sqrt(math.prod(self.shape))

@@ -64,4 +64,5 @@ def guided(
         of_class, of_all = both.chunk(2)
         return of_all + weight * (of_class - of_all)
 
+    score.guidance = weight  # so that a likelihood can be refused
     return score

@@ -13,10 +13,10 @@ PACKAGE = Path(kodm_lite.__file__).parent
 #: From the ground up: a module imports from lower floors only.  A folder is one room of its floor.
 FLOORS = [
     "circular randomness validation files registry modes scores checks checkpoint_header version",
-    "kinds schedules kernels kuramoto memory encoding orientation losses noise",
+    "kinds schedules kernels kuramoto memory encoding orientation losses noise gibbs",
     "simulation priors samplers fokker_planck collective data pictures",
-    "process euclidean metrics",
-    "cumulants calibration networks sphere",
+    "process euclidean metrics flows",
+    "cumulants calibration networks sphere likelihood",
     "mean_field inpainting model",
     "fluctuation checkpoints",
     "objectives training",

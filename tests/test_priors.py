@@ -2,9 +2,10 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
-from helpers import seeded
+from helpers import HELPFUL, random_phases, seeded
 from scipy.special import ive
 from scipy.stats import kstest, vonmises
 
@@ -311,3 +312,110 @@ def test_memory_leaves_its_images_alone(data):
     kept = data.theta[:4].clone()
     terminal_memory(KuramotoProcess(), kept, replicas=2)
     assert torch.equal(kept, data.theta[:4]) and torch.equal(wrap(kept), kept)
+
+
+# The exact density and exact draws, against sums over a grid of the torus.
+
+FEW_OSCILLATORS = [(0.6, 0.9), (0.0, 0.9), (0.0, 0.0), (0.01, 0.0), (5.0, 0.0), (5.0, 0.3), (30.0, 2.0)]
+
+
+def at_rest(kappa, rho, phase=0.0):
+    """A process with K/D = kappa and K_ref/D = rho at t = 1."""
+    rates = LinearSchedule(0.0, kappa), LinearSchedule(0.0, rho), LinearSchedule(0.01, 1.0)
+    return KuramotoProcess(GlobalCoupling(), *rates, reference_phase=phase)
+
+
+def on_the_torus(n, kappa, rho, phases):
+    """Grid (G, n), normalised log-density on it, and weight of a point; sums over it are exact to 1e-12."""
+    size = {1: 300, 2: 200, 3: 70}[n]
+    axis = -PI + 2 * PI * torch.arange(size, dtype=torch.float64) / size
+    theta = torch.stack(torch.meshgrid(*[axis] * n, indexing="ij"), -1).reshape(-1, n)
+    energy = kappa * n / 2 * torch.exp(1j * theta).mean(1).abs() ** 2 + rho * torch.cos(theta - phases).sum(1)
+    weight = (2 * PI / size) ** n
+    return theta, energy - energy.logsumexp(0) - math.log(weight), weight
+
+
+@pytest.mark.parametrize("n", [1, 2, 3])
+@pytest.mark.parametrize(("kappa", "rho"), FEW_OSCILLATORS)
+def test_the_density_of_few_oscillators_is_exact(n, kappa, rho):
+    for phase in (0.4, torch.linspace(-1, 2, n, dtype=torch.float64)):
+        theta, expected, _ = on_the_torus(n, kappa, rho, phase)
+        found = GibbsPrior(at_rest(kappa, rho, phase)).log_prob(theta)
+        assert float((found - expected).abs().max()) < 2e-8
+
+
+def test_two_oscillators_of_the_published_process():
+    prior = GibbsPrior(KuramotoProcess())
+    assert float(-prior.log_prob(torch.full((1, 2), PI / 2))) == pytest.approx(4.43309 - RATIO, abs=2e-5)
+    cos = prior.sample_exact((200_000, 2), seeded()).cos().mean(1)
+    assert abs(float(cos.mean()) - 0.45378) < 4 * float(cos.std()) / len(cos) ** 0.5
+
+
+@pytest.mark.parametrize("n", [2, 3])
+@pytest.mark.parametrize(("kappa", "rho"), FEW_OSCILLATORS)
+def test_exact_draws_have_the_exact_law(n, kappa, rho):
+    for phase in (0.4, torch.linspace(-1, 2, n, dtype=torch.float64)):
+        theta, log_prob, weight = on_the_torus(n, kappa, rho, phase)
+        drawn = GibbsPrior(at_rest(kappa, rho, phase)).sample_exact((4000, n), seeded(3))
+        assert drawn.dtype == torch.float32 and bool((drawn.abs() <= PI).all())
+        size = round(len(theta) ** (1 / n))
+        cells = (log_prob.exp() * weight).reshape(size, -1).sum(1)  # probabilities, centred at the points of the grid
+        up_to, ends = np.append(0.0, cells.cumsum(0)), np.linspace(0, 2 * PI, size + 1)
+        first = (drawn[:, 0].double().numpy() + PI + PI / size) % (2 * PI)  # from where the first cell begins
+        assert kstest(first, lambda x, ends=ends, up_to=up_to: np.interp(x, ends, up_to)).pvalue > 1e-3
+        pair = torch.cos(drawn[:, 0].double() - drawn[:, -1])
+        expected = float((log_prob.exp() * weight * torch.cos(theta[:, 0] - theta[:, -1])).sum())
+        assert abs(float(pair.mean()) - expected) < 4 * float(pair.std()) / len(pair) ** 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("n", [16, 3072])
+def test_exact_draws_fluctuate_together_as_in_theory(n):
+    z = order_parameter(GibbsPrior(KuramotoProcess()).sample_exact((1000, n), seeded(5)), dim=1)
+    mean, var_cos, var_sin = exact_moments(n)
+    for found, expected in ((z.real - mean, var_cos), (z.imag, var_sin)):
+        variance, error = variance_and_error(found, ())
+        assert abs(variance - expected) < 4 * error and abs(float(found.mean())) < 4 * (variance / 1000) ** 0.5
+    if n > 1000:
+        law = KuramotoProcess().prior()
+        assert n * var_sin == pytest.approx(1.344 * float(law.mean_resultant_length() / law.concentration), rel=2e-3)
+
+
+@pytest.mark.parametrize(("kappa", "rho"), [(0.6, 0.9), (5.0, 0.0)])
+def test_the_normaliser_of_very_many_oscillators_knows_their_order(kappa, rho):
+    """d ln Z / d kappa = (N / 2) E abs(z)^2, which is that of the mean field but for terms of order 1 / N."""
+    n, step = 100_000, 1e-3
+
+    def log_z(kappa):
+        return (kappa / 2 + rho) * n - float(GibbsPrior(at_rest(kappa, rho)).log_prob(torch.zeros(1, n)))
+
+    square = (log_z(kappa + step) - log_z(kappa - step)) / (step * n)
+    assert square == pytest.approx(float(at_rest(kappa, rho).prior().mean_resultant_length()) ** 2, abs=3e-5)
+
+
+def test_synchronised_phases_have_no_direction_and_the_modulus_of_theory():
+    process = at_rest(5.0, 0.0)
+    z = order_parameter(GibbsPrior(process).sample_exact((1000, 1000), seeded(1)), dim=1)
+    assert float(z.abs().mean()) == pytest.approx(float(process.prior().mean_resultant_length()), abs=2e-3)
+    assert abs(complex(z.mean())) < 4 * float(z.abs().mean()) / 1000**0.5
+
+
+def test_exact_draws_depend_on_their_own_generator_and_fit_images():
+    field = torch.linspace(-3, 3, 64).reshape(1, 8, 8)
+    for phase in (0.3, field):
+        prior = GibbsPrior(KuramotoProcess(reference_phase=phase))
+        both = prior.sample_exact((2, 3, 8, 8), [seeded(1), seeded(2)])
+        assert torch.equal(both[1:], prior.sample_exact((1, 3, 8, 8), [seeded(2)]))
+        assert prior.log_prob(both).dtype == torch.float64 and prior.log_prob(both).shape == (2,)
+
+
+def test_a_constant_reference_field_is_a_reference():
+    theta = random_phases(4, 5)
+    one, field = (GibbsPrior(KuramotoProcess(reference_phase=p)).log_prob(theta) for p in (0.3, torch.full((5,), 0.3)))
+    torch.testing.assert_close(one, field, atol=1e-6, rtol=0)
+
+
+def test_local_coupling_has_no_density_yet():
+    prior = GibbsPrior(KuramotoProcess(LocalCoupling(2)))
+    for call in (lambda: prior.log_prob(torch.zeros(1, 1, 8, 8)), lambda: prior.sample_exact((1, 1, 8, 8))):
+        with pytest.raises(ValueError, match=HELPFUL):
+            call()
