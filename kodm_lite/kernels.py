@@ -168,6 +168,23 @@ class VonMises:
         self._check(x)
         return -self.concentration * torch.sin(x - self.loc)
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean direction, radians."""
+        return self.loc
+
+    @property
+    def variance(self) -> Tensor:
+        """The circular variance 1 - E cos(theta - mu), from 0 to 1."""
+        return 1 - self.mean_resultant_length()
+
+    def entropy(self) -> Tensor:
+        """- E log p, with respect to arc length."""
+        kappa = self.concentration.to(torch.float64)  # the variance is a small difference at large concentrations
+        i0e = torch.special.i0e(kappa)
+        entropy = math.log(TWO_PI) + torch.log(i0e) + kappa * (1 - torch.special.i1e(kappa) / i0e)
+        return entropy.to(self.concentration.dtype)
+
     def mean_resultant_length(self) -> Tensor:
         """E cos(theta - mu) = I_1(kappa) / I_0(kappa): the order parameter of independent draws."""
         return torch.special.i1e(self.concentration) / torch.special.i0e(self.concentration)

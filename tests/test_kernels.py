@@ -372,3 +372,15 @@ def test_the_wrapped_normal_compiles_without_graph_breaks(function):
     x, loc, scale = torch.linspace(-3, 3, 8), torch.zeros(8), torch.logspace(-3, 1, 8)
     compiled = torch.compile(call, fullgraph=True, backend="aot_eager")
     assert torch.allclose(compiled(x, loc, scale), call(x, loc, scale))
+
+
+@pytest.mark.parametrize("concentration", [0.0, 0.3, 2.0, 50.0, 1e4])
+def test_moments_and_entropy_of_von_mises_are_integrals(concentration):
+    width = PI if concentration < 10 else 12 / math.sqrt(concentration)
+    x = torch.linspace(-width, width, 20_001, dtype=torch.float64)[:-1]
+    law = VonMises(torch.zeros((), dtype=torch.float64), torch.tensor(concentration, dtype=torch.float64))
+    log_density, cell = law.log_prob(x), 2 * width / 20_000
+    density = log_density.exp()
+    assert float(law.mean) == 0.0
+    assert float(law.variance) == pytest.approx(float((density * (1 - x.cos())).sum() * cell), abs=1e-9)
+    assert float(law.entropy()) == pytest.approx(float(-(density * log_density).sum() * cell), abs=1e-9)
