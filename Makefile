@@ -28,7 +28,7 @@ test: lint
 # Not what needs the book: its tools are pinned, so they have no lowest versions.
 test-lowest: .venv-lowest/installed
 	.venv-lowest/bin/python -m pytest -q -n $(JOBS) --dist loadfile tests \
-		$(addprefix --ignore=tests/test_,book_sources.py built_book.py checks.py environment.py notebooks.py)
+		$(addprefix --ignore=tests/test_,book_sources.py built_book.py checks.py documents.py environment.py notebooks.py)
 
 lint: .venv/installed
 	$(BIN)/ruff check .

@@ -121,6 +121,8 @@ def register(
     Raises:
         ValueError: a name that is taken.
     """
+    if not callable(from_dict):
+        raise ValueError(f"from_dict: got {told(from_dict)}, expected a function of a description; try MyProcess")
     make = _maker(from_dict) if is_dataclass(from_dict) else from_dict
     processes.register(kind, ProcessKind(make, dict(objectives or {}), dict(samplers or {}), grid))
 

@@ -132,7 +132,10 @@ def test_two_trainings_do_not_share_a_folder(tmp_path):
 def test_the_terminal_that_closes_stops_it_with_the_state_saved(tmp_path):
     if not hasattr(signal, "SIGHUP"):
         pytest.skip("Windows has no such signal")
-    before = signal.getsignal(signal.SIGHUP)
-    with pytest.raises(TrainingInterrupted, match="state saved"):
-        training(tmp_path, callback=lambda *both: signal.raise_signal(signal.SIGHUP))
-    assert signal.getsignal(signal.SIGHUP) == before
+    at_first = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # tests that nohup started would ignore it
+    try:
+        with pytest.raises(TrainingInterrupted, match="state saved"):
+            training(tmp_path, callback=lambda *both: signal.raise_signal(signal.SIGHUP))
+        assert signal.getsignal(signal.SIGHUP) == signal.SIG_DFL
+    finally:
+        signal.signal(signal.SIGHUP, at_first)

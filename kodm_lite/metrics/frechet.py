@@ -33,9 +33,15 @@ def frechet_distance(a: Tensor, b: Tensor) -> float:
     check_features(a, b)
     a, b = a.detach().double(), b.detach().double().to(a.device)
     of_a, of_b = (torch.cov(x.T).reshape(x.shape[1], -1) for x in (a, b))
-    trace_of_root = torch.linalg.eigvals(of_a @ of_b).sqrt().real.sum()
+    # The trace of the root is the sum of the singular values of the product of roots, and safe for any rank.
+    trace_of_root = torch.linalg.svdvals(_root(of_a) @ _root(of_b)).sum()
     distance = (a.mean(0) - b.mean(0)).square().sum() + of_a.trace() + of_b.trace() - 2 * trace_of_root
     return max(float(distance), 0.0)  # rounding can make the distance of a set to itself negative
+
+
+def _root(covariance: Tensor) -> Tensor:
+    values, vectors = torch.linalg.eigh(covariance)
+    return vectors * values.clamp(min=0).sqrt() @ vectors.T
 
 
 def frechet_texture_distance(generated: Tensor, real: Tensor, features: TextureFeatures) -> float:

@@ -114,5 +114,8 @@ def check_counts(name: str, values: Any, least: int = 1) -> list[int]:
 
 
 def _at_hand(x: Tensor) -> bool:
-    traced = torch.compiler.is_compiling() or type(x) is not Tensor or is_transformed(x)
-    return not traced and x.device.type == "cpu"
+    """Whether values can be looked at, without waiting for a device or disturbing those who trace or transform."""
+    if torch.compiler.is_compiling() or type(x) is not Tensor:
+        return False
+    transforming = torch._C._functorch.peek_interpreter_stack() is not None  # also where x itself is left alone
+    return x.device.type == "cpu" and not transforming and not is_transformed(x)
