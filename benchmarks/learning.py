@@ -25,8 +25,9 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from kodm_lite import GlobalCoupling, KuramotoProcess, LocalCoupling, PeriodicUNet
 from kodm_lite.data import textures
+from kodm_lite.losses import Objective
 from kodm_lite.networks import SIZES
-from kodm_lite.objectives import MeanField, Objective, Transition, random_times
+from kodm_lite.objectives import MeanField, Transition, random_times
 from kodm_lite.training import TrainingOptions
 from kodm_lite.training.batches import Batches, check_data
 from kodm_lite.training.learner import Learner

@@ -227,7 +227,7 @@ def noise_prediction(
         label: class of each sample (B,), handed to the network.
 
     Returns:
-        :class:`kodm_lite.objectives.Loss`.  The baseline is to predict no noise; the collective part is the error of
+        :class:`kodm_lite.losses.Loss`.  The baseline is to predict no noise; the collective part is the error of
         what is the same everywhere, such as the mean of an image.
     """
     diffusion.check(x0, t)
@@ -252,7 +252,7 @@ class Noise:
     """Noise prediction, by :func:`noise_prediction`: the objective of a Euclidean diffusion."""
 
     def times(self, u: Tensor) -> Tensor:
-        """More of the early ones, see :func:`kodm_lite.objectives.early_times`."""
+        """More of the early ones, see :func:`kodm_lite.losses.early_times`."""
         return early_times(u)
 
     def check(self, process: Any, x0: Tensor) -> None:

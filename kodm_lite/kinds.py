@@ -89,7 +89,7 @@ class ProcessKind:
 
     Args:
         from_dict: inverse of ``to_dict``; raises a ValueError for anything else.
-        objectives: classes of objectives by name, see :class:`kodm_lite.objectives.Objective`.
+        objectives: classes of objectives by name, see :class:`kodm_lite.losses.Objective`.
         samplers: steps by name, see :mod:`kodm_lite.samplers`.
         grid: number of steps to the times from 1 down to 0 that suit the samplers.
         calibrate: what measures a trained network for the samplers, see

@@ -24,20 +24,16 @@ from kodm_lite.circular import wrap
 from kodm_lite.collective import collective_error, mode_errors
 from kodm_lite.fluctuation import conditional_score, mean_field_score
 from kodm_lite.kernels import WrappedNormal
-from kodm_lite.losses import PARTS, Loss, Objective, early_times
+from kodm_lite.losses import Loss, early_times
 from kodm_lite.mean_field import COARSEST, mean_field_law, mean_field_sample
 from kodm_lite.process import STEPS, KuramotoProcess, per_image
 from kodm_lite.randomness import Generators, check_kind, check_one_per_image, device_of, normal, uniform
 from kodm_lite.validation import check_choice, check_count, told
 
 __all__ = [
-    "PARTS",
-    "Loss",
     "MeanField",
-    "Objective",
     "Transition",
     "collective_error",
-    "early_times",
     "mean_field_sample",
     "mean_field_score",
     "mean_field_score_matching",

@@ -20,8 +20,8 @@ from kodm_lite import (
     VonMises,
 )
 from kodm_lite.euclidean import VariancePreserving, WhiteNoise
+from kodm_lite.losses import PARTS
 from kodm_lite.objectives import (
-    PARTS,
     Loss,
     MeanField,
     Transition,
