@@ -33,7 +33,7 @@ class PhaseData:
     def __post_init__(self) -> None:
         if isinstance(self.encoding, float):
             object.__setattr__(self, "encoding", GreyLevels(self.encoding))
-        if not isinstance(self.encoding, Encoding):
+        if not isinstance(self.encoding, Encoding) or isinstance(self.encoding, type):  # a class, not yet called
             raise ValueError(
                 f"encoding: got {self.encoding!r}, expected what phases stand for; try kodm_lite.GreyLevels(0.5) for "
                 "images, kodm_lite.Angles() for angles"
