@@ -127,17 +127,17 @@ def bits(first: int, last: int, n: int | None) -> list[int]:
 
 def resumed(path: Path) -> Any:
     """What a training would go on from."""
-    from kodm_lite.training import loop
+    from kodm_lite.training import run
 
     found: dict[str, Any] = {}
-    real = loop.read_state
+    real = run.read_state
 
     def spy(path: Path, tensors: dict[str, Any], run: dict[str, Any]) -> Any:
         header = real(path, tensors, run)
         found.update({name: x.numpy().tobytes() for name, x in tensors.items()}, header=header)
         raise InterruptedError
 
-    with mock.patch.object(loop, "read_state", spy):
+    with mock.patch.object(run, "read_state", spy):
         try:
             train(path.parent)
         except InterruptedError:

@@ -43,11 +43,10 @@ from kodm_lite import (
 )
 from kodm_lite.data import textures
 from kodm_lite.fluctuation import calibrate_fluctuation, linear_fluctuation, mean_field_score
+from kodm_lite.losses import Objective, early_times
 from kodm_lite.mean_field import mean_field_law
 from kodm_lite.metrics import TextureFeatures, class_shares, frechet_texture_distance
 from kodm_lite.objectives import (
-    Objective,
-    early_times,
     mean_field_score_matching,
     random_times,
     transition_score_matching,
